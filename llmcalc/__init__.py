@@ -1,0 +1,1 @@
+"""Sizing of language models: exact where an exact answer exists."""

@@ -1,0 +1,93 @@
+"""Attention: multi-head, grouped and multi-query; latent (MLA); cross-attention; with windows, sinks, QK-norms."""
+
+from __future__ import annotations
+
+from llmcalc.blueprint.draft import Draft, Place
+from llmcalc.blueprint.parts import Cache
+from llmcalc.blueprint.plan import Attention, Norm
+from llmcalc.quantity import Dim
+
+PART = "attention"
+
+
+def _window(spec: Attention) -> Dim | None:
+    return Dim(spec.window, "w") if spec.window else None
+
+
+def _qk_norm(draft: Draft, at: Place, spec: Attention, norm: Norm, a: Dim, k: Dim, d: Dim) -> None:
+    """Gains over one head (shared by all), over each head, or over all heads at once."""
+    for name, heads in (("q", a), ("k", k)):
+        if spec.qk_norm == "head":
+            # The gain is shared, the norm still runs over every head.
+            draft.norm(at, f"{name}_norm", norm, d, name, name)
+        elif spec.qk_norm == "per-head":
+            draft.norm(at, f"{name}_norm", norm, d, name, name, heads=heads)
+        elif spec.qk_norm == "full":
+            draft.norm(at, f"{name}_norm", norm, heads * d, name, name)
+
+
+def self_attention(draft: Draft, at: Place, spec: Attention, norm: Norm, h: Dim, reads: str) -> None:
+    """Queries, keys and values from the hidden state, softmax(QK')V, output projection. Writes ``attention_out``."""
+    if spec.kv_rank:
+        latent_attention(draft, at, spec, norm, h, reads)
+        return
+    a, k, d = Dim(spec.heads, "a"), Dim(spec.kv_heads, "k"), Dim(spec.qk_dim, "d")
+    if spec.kv_heads == spec.heads:
+        k = a
+    for role, heads in (("q", a), ("k", k), ("v", k)):
+        draft.linear(at, role, PART, heads * d, h, reads, role, bias=role in spec.biases, split="column")
+    if spec.global_projections:
+        # Longformer: global tokens have projections of their own; few rows go through them, none are counted.
+        for role, heads in (("q_global", a), ("k_global", k), ("v_global", k)):
+            shape_bias = role[0] in spec.biases
+            draft.weight(at, role, PART, "matrix", (heads * d, h), split="column")
+            if shape_bias:
+                draft.weight(at, f"{role}.bias", PART, "bias", (heads * d,), split="column")
+    _qk_norm(draft, at, spec, norm, a, k, d)
+    if spec.sinks:
+        draft.weight(at, "sinks", PART, "table", (a,), split="column")
+    draft.op(at, "scores", PART, "attention", ("q", "k", "v"), "mixed", a * d,
+             heads=a, qk=d, v=d, window=_window(spec), causal=spec.causal)  # fmt: skip
+    if spec.causal:
+        draft.caches.append(Cache(f"{at.prefix}.kv", "kv", 2 * k * d, at.run, at.depth, k, _window(spec)))
+    draft.linear(at, "o", PART, h, a * d, "mixed", "attention_out", bias="o" in spec.biases, split="row")
+
+
+def cross_attention(draft: Draft, at: Place, spec: Attention, h: Dim, reads: str) -> None:
+    """Queries from the decoder, keys and values from the encoder's output, computed once and cached."""
+    a, k, d = Dim(spec.heads, "a"), Dim(spec.kv_heads, "k"), Dim(spec.qk_dim, "d")
+    part = "cross_attention"
+    draft.linear(at, "cross_q", part, a * d, h, reads, "cross_q", bias="q" in spec.biases, split="column")
+    for role in ("k", "v"):
+        draft.linear(at, f"cross_{role}", part, k * d, h, "encoded", f"cross_{role}",
+                     bias=role in spec.biases, split="column", rows="encoder_token")  # fmt: skip
+    draft.op(at, "cross_scores", part, "attention", ("cross_q", "cross_k", "cross_v"), "cross_mixed", a * d,
+             heads=a, qk=d, v=d, cross=True)  # fmt: skip
+    draft.caches.append(Cache(f"{at.prefix}.cross", "cross", 2 * k * d, at.run, at.depth, k, per="encoder_token"))
+    draft.linear(at, "cross_o", part, h, a * d, "cross_mixed", "cross_out", bias="o" in spec.biases, split="row")
+
+
+def latent_attention(draft: Draft, at: Place, spec: Attention, norm: Norm, h: Dim, reads: str) -> None:
+    """Multi-head latent attention (DeepSeek-V2, section 2.1): the cache holds one latent and one rotary key a token.
+
+    Read back from the cache, the up-projections are absorbed into queries and outputs, so a pair costs
+    ``(r_kv + d_r) + r_kv`` per head in place of ``(d_n + d_r) + d_v``.
+    """
+    a = Dim(spec.heads, "a")
+    d_n, d_r, d_v = Dim(spec.nope_dim, "d_n"), Dim(spec.rope_dim, "d_r"), Dim(spec.v_dim, "d_v")
+    r_kv = Dim(spec.kv_rank, "r_kv")
+    if spec.q_rank:
+        r_q = Dim(spec.q_rank, "r_q")
+        draft.linear(at, "q_a", PART, r_q, h, reads, "q_latent", bias="q" in spec.biases)
+        draft.norm(at, "q_a_norm", norm, r_q, "q_latent", "q_latent")
+        draft.linear(at, "q_b", PART, a * (d_n + d_r), r_q, "q_latent", "q", split="column")
+    else:
+        draft.linear(at, "q", PART, a * (d_n + d_r), h, reads, "q", split="column", bias="q" in spec.biases)
+    draft.linear(at, "kv_a", PART, r_kv + d_r, h, reads, "kv_latent", bias="k" in spec.biases)
+    draft.norm(at, "kv_a_norm", norm, r_kv, "kv_latent", "kv_latent")
+    draft.linear(at, "kv_b", PART, a * (d_n + d_v), r_kv, "kv_latent", "kv", split="column")
+    draft.op(at, "scores", PART, "attention", ("q", "kv"), "mixed", a * d_v, heads=a, qk=d_n + d_r, v=d_v,
+             window=_window(spec), causal=spec.causal, cached_qk=r_kv + d_r, cached_v=r_kv)  # fmt: skip
+    # One latent for all heads: no rank of tensor parallelism can do with less than the whole.
+    draft.caches.append(Cache(f"{at.prefix}.latent", "latent", r_kv + d_r, at.run, at.depth, Dim(1, "1"), _window(spec)))
+    draft.linear(at, "o", PART, h, a * d_v, "mixed", "attention_out", bias="o" in spec.biases, split="row")

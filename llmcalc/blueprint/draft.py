@@ -1,0 +1,86 @@
+"""Collects weights, caches and operations while a model is lowered.
+
+``linear`` is the one way to add a matrix: it writes the weight, its bias and the matrix product together, so
+no engine can see one without the other.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from llmcalc.blueprint.parts import ONE, Cache, Op, Weight
+from llmcalc.blueprint.plan import Norm
+from llmcalc.quantity import Dim
+
+
+class Place(NamedTuple):
+    """Where records go: the layers of a stack that are built alike, or outside of layers.
+
+    ``owned`` are the layers with weights of their own, ``run`` those that compute (ALBERT runs one twelve times).
+    ``prefix`` names the group where a stack has several.
+    """
+
+    stack: str
+    prefix: str
+    owned: tuple[int, ...]
+    owned_depth: Dim
+    run: tuple[int, ...]
+    depth: Dim
+    rows: str  # token, encoder_token, patch
+    last: bool = False
+
+
+def before(stack: str, rows: str) -> Place:
+    """Before a stack's layers: embeddings, patches. There is one of each."""
+    return Place(stack, stack, (), ONE, (), ONE, rows)
+
+
+def after(stack: str, rows: str) -> Place:
+    """After a stack's layers: the final norm, the head."""
+    return Place(stack, stack, (), ONE, (), ONE, rows, last=True)
+
+
+class Draft:
+    """The three lists of a blueprint, growing."""
+
+    def __init__(self) -> None:
+        self.weights: list[Weight] = []
+        self.caches: list[Cache] = []
+        self.ops: list[Op] = []
+
+    def weight(self, at: Place, role: str, part: str, kind: str, shape: tuple[Dim, ...], **rest: Any) -> str:
+        """Add a tensor and give back its name."""
+        name = f"{at.prefix}.{role}"
+        self.weights.append(Weight(name, part, role, kind, shape, at.stack, at.owned, at.owned_depth, last=at.last, **rest))
+        return name
+
+    def op(self, at: Place, name: str, part: str, kind: str, reads: Any, writes: str, width: Any, **rest: Any) -> None:
+        """Add an operation; it runs on the place's rows unless ``rows`` says otherwise."""
+        reads = (reads,) if isinstance(reads, str) else tuple(reads)
+        rows = rest.pop("rows", at.rows)
+        self.ops.append(Op(f"{at.prefix}.{name}", part, kind, rows, at.depth, at.run, reads, writes, width, **rest))
+
+    def linear(
+        self, at: Place, role: str, part: str, out: Dim, into: Dim, reads: str, writes: str, *,
+        bias: bool = False, split: str = "", copies: Dim = ONE, used: Dim = ONE, rows: str = "", tied_to: str = "",
+    ) -> None:  # fmt: skip
+        """``y[out] = W[out, into] x[into] (+ b[out])``: weight, bias and product.
+
+        ``copies`` and ``used`` count experts: stored, and gone through by one row.
+        """
+        name = self.weight(at, role, part, "matrix", (out, into), split=split, copies=copies, used=used, tied_to=tied_to)
+        if bias:
+            # A row-split linear adds its bias once, after the sum over ranks.
+            self.weight(at, f"{role}.bias", part, "bias", (out,), split="" if split == "row" else split, copies=copies, used=used)
+        self.op(at, role, part, "matmul", reads, writes, out, inner=into, repeats=used, weight=name, rows=rows or at.rows)
+
+    def norm(
+        self, at: Place, role: str, norm: Norm, width: Dim, reads: str, writes: str, *, heads: Dim = ONE, part: str = "norm"
+    ) -> None:
+        """A normalisation over ``width``, with a gain and bias for each of ``heads`` where they are not shared."""
+        shape = (width,) if heads == 1 else (heads, width)
+        if norm.gain:
+            self.weight(at, role, part, "gain", shape)
+        if norm.bias:
+            self.weight(at, f"{role}.bias", part, "bias", shape)
+        self.op(at, role, part, "norm", reads, writes, width if heads == 1 else heads * width)

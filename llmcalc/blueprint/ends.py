@@ -1,0 +1,85 @@
+"""What stands before the first and after the last layer: embeddings, positions, pooler, head; vision patches."""
+
+from __future__ import annotations
+
+from llmcalc.blueprint.draft import Draft, Place, after, before
+from llmcalc.blueprint.plan import Norm, biases_of, norm_of
+from llmcalc.quantity import Dim
+from llmcalc.specs.model import ModelSpec, Vision
+
+
+def _positions(draft: Draft, at: Place, spec: ModelSpec, norm: Norm, h: Dim) -> None:
+    """The tables that positions need, one per stack; rotary, sinusoidal and ALiBi need none."""
+    rows = spec.position_rows or spec.context or 0
+    if spec.positions == "learned":
+        draft.weight(at, "positions", "positions", "table", (Dim(rows, "P"), h))
+    elif spec.positions == "disentangled":
+        # DeBERTa: one table of relative positions for all layers, normalised before use.
+        draft.weight(at, "positions", "positions", "table", (Dim(rows, "P"), h))
+        draft.norm(at, "positions_norm", norm, h, "positions", "positions")
+    elif spec.positions == "relative":
+        # T5: the first layer's bias, one per bucket and head, serves all layers.
+        buckets, a = Dim(spec.relative_buckets or 32, "B"), Dim(spec.heads or 1, "a")
+        draft.weight(at, "relative_bias", "positions", "table", (buckets, a), split="column")
+
+
+def embedding(draft: Draft, spec: ModelSpec, stack_names: list[str], h: Dim) -> None:
+    """Token, position and type tables with the norm and projection after them.
+
+    The token table is one for all stacks; the rest each stack has for itself.
+    """
+    norm = norm_of(spec)
+    vocab = Dim(spec.vocab or 0, "V")
+    e = Dim(spec.embedding_dim, "e") if spec.embedding_dim else h
+    first = before(stack_names[-1], "token")
+    draft.weight(first, "embedding", "embedding", "table", (vocab, e), split="vocab")
+    # An embedding that is as narrow as BERT's relatives have it (ALBERT) takes positions and norm before it is widened.
+    narrow = e if spec.token_types or spec.embedding_norm else h
+    for stack in stack_names:
+        at = before(stack, "encoder_token" if stack == "encoder" and len(stack_names) > 1 else "token")
+        draft.op(at, "embedding", "embedding", "lookup", "tokens", "embedded", e, weight=f"{first.prefix}.embedding")
+        _positions(draft, at, spec, norm, narrow)
+        if spec.token_types:
+            draft.weight(at, "token_types", "positions", "table", (Dim(spec.token_types, "T"), narrow))
+        if spec.embedding_norm:
+            draft.norm(at, "embedding_norm", norm, narrow, "embedded", "embedded")
+        if spec.embedding_dim:
+            draft.linear(at, "embedding_projection", "projection", h, e, "embedded", "x", bias="projection" in biases_of(spec))
+
+
+def head(draft: Draft, spec: ModelSpec, at: Place, h: Dim) -> None:
+    """Pooler, and the language-model head (its own matrix, or the embedding's)."""
+    if spec.pooler:
+        draft.linear(at, "pooler", "pooler", h, h, "x", "pooled", bias=True, rows="sequence")
+    if not has_head(spec):
+        return
+    vocab, into = Dim(spec.vocab or 0, "V"), h
+    if spec.embedding_dim:
+        into = Dim(spec.embedding_dim, "e")
+        draft.linear(at, "head_projection", "projection", into, h, "x", "x", bias="projection" in biases_of(spec), rows="logit")
+    draft.linear(at, "lm_head", "lm_head", vocab, into, "x", "logits", bias=bool(spec.head_bias), split="vocab",
+                 rows="logit", tied_to=f"{at.prefix}.embedding" if spec.tied_head else "")  # fmt: skip
+
+
+def has_head(spec: ModelSpec) -> bool:
+    """Whether the model predicts tokens: unless said, all but encoders do."""
+    return spec.type != "encoder" if spec.head is None else spec.head
+
+
+def patches(draft: Draft, vision: Vision, h: Dim) -> int:
+    """Patch convolution and positions of a vision tower, and the projector to the decoder's width. Gives the patches."""
+    at = before("vision", "patch")
+    side = vision.image // vision.patch
+    width = Dim(vision.hidden, "h_v")
+    into = Dim(vision.channels or 3, "c") * Dim(vision.patch, "p") * Dim(vision.patch, "p")
+    norm = norm_of(vision)
+    draft.weight(at, "patch", "vision", "conv", (width, into))
+    draft.weight(at, "patch.bias", "vision", "bias", (width,))
+    draft.op(at, "patch", "vision", "matmul", "pixels", "x", width, inner=into, weight="vision.patch")
+    draft.weight(at, "positions", "vision", "table", (Dim(side * side, "P"), width))
+    end = after("vision", "patch")
+    draft.norm(end, "final_norm", norm, width, "x", "x", part="vision")
+    if vision.projector == "norm-linear":
+        draft.norm(end, "projector_norm", Norm("rmsnorm", True, False), width, "x", "x", part="vision")
+        draft.linear(end, "projector", "vision", h, width, "x", "projected")
+    return side * side

@@ -1,0 +1,46 @@
+"""The FFN of a layer: dense, gated or plain, and mixtures of experts."""
+
+from __future__ import annotations
+
+from llmcalc.blueprint.draft import Draft, Place
+from llmcalc.blueprint.parts import ONE
+from llmcalc.blueprint.plan import Ffn, Mixture
+from llmcalc.quantity import Dim
+
+
+def _dense(
+    draft: Draft, at: Place, spec: Ffn, h: Dim, f: Dim, reads: str, writes: str, *,
+    part: str, prefix: str = "", copies: Dim = ONE, used: Dim = ONE,
+) -> None:  # fmt: skip
+    """``down(act(gate(x)) * up(x))``, or ``down(act(up(x)))``. With ``copies``, one such FFN per expert."""
+    common = {"part": part, "copies": copies, "used": used}
+    wide = used * f if used != 1 else f
+    act = f"{prefix}activated"
+    for role in ("gate", "up") if spec.gated else ("up",):
+        draft.linear(at, prefix + role, out=f, into=h, reads=reads, writes=prefix + role, bias=role in spec.biases,
+                     split="column", **common)  # type: ignore[arg-type]  # fmt: skip
+    draft.op(at, f"{prefix}activation", part, "activation", prefix + ("gate" if spec.gated else "up"), act, wide)
+    if spec.gated:
+        draft.op(at, f"{prefix}product", part, "multiply", (act, f"{prefix}up"), f"{prefix}product", wide)
+    last = f"{prefix}product" if spec.gated else act
+    draft.linear(at, f"{prefix}down", out=h, into=f, reads=last, writes=writes, bias="down" in spec.biases,
+                 split="row", **common)  # type: ignore[arg-type]  # fmt: skip
+
+
+def feed_forward(draft: Draft, at: Place, spec: Ffn | Mixture, h: Dim, reads: str) -> None:
+    """Dense FFN or mixture. Writes ``ffn_out``."""
+    if isinstance(spec, Ffn):
+        if spec.dim:
+            _dense(draft, at, spec, h, Dim(spec.dim, "f"), reads, "ffn_out", part="ffn")
+        return
+    experts, used = Dim(spec.experts, "E"), Dim(spec.top_k, "E_k")
+    draft.linear(at, "router", "router", experts, h, reads, "routed", bias=spec.router_bias)
+    if spec.correction_bias:
+        draft.weight(at, "router.correction", "router", "bias", (experts,), buffer=spec.correction_bias == "buffer")
+    _dense(draft, at, spec.expert, h, Dim(spec.expert.dim, "f_e"), reads, "ffn_out",
+           part="experts", prefix="expert_", copies=experts, used=used)  # fmt: skip
+    if spec.shared is not None:
+        _dense(draft, at, spec.shared, h, Dim(spec.shared.dim, "f_s"), reads, "shared_out",
+               part="shared_experts", prefix="shared_")  # fmt: skip
+        if spec.shared_gate:
+            draft.linear(at, "shared_gate", "shared_experts", Dim(1, "1"), h, reads, "shared_weight")

@@ -1,0 +1,202 @@
+"""Spec -> plan: every default filled in, every layer spelled out.
+
+This is the only place that knows what a field left out means. A plan is a tuple of stacks, a stack a tuple of
+layers; layers that are built alike compare equal, which is how the lowering groups them.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from llmcalc.specs.merge import layer_kinds, merged
+from llmcalc.specs.model import Block, Kind, ModelSpec, Moe, Stack, Vision
+
+GROUPS = {
+    "qkv": ("q", "k", "v"),
+    "attention": ("q", "k", "v", "o"),
+    "ffn": ("gate", "up", "down"),
+    "all": ("q", "k", "v", "o", "gate", "up", "down", "projection"),
+}
+
+
+class Norm(NamedTuple):
+    """A normalisation: gain and bias are parameters or not there."""
+
+    kind: str
+    gain: bool
+    bias: bool
+
+
+class Attention(NamedTuple):
+    """One attention sub-layer. ``nope`` to ``kv_rank`` are 0 but for multi-head latent attention."""
+
+    heads: int
+    kv_heads: int
+    qk_dim: int
+    v_dim: int
+    window: int
+    causal: bool
+    biases: frozenset[str]
+    qk_norm: str
+    sinks: bool
+    global_projections: bool
+    q_rank: int = 0
+    kv_rank: int = 0
+    nope_dim: int = 0
+    rope_dim: int = 0
+
+
+class Ffn(NamedTuple):
+    """A dense FFN, or one expert."""
+
+    dim: int
+    gated: bool
+    activation: str
+    biases: frozenset[str]
+
+
+class Mixture(NamedTuple):
+    """A mixture of experts: ``expert`` routed ``experts`` times, ``top_k`` of them used, beside a shared one."""
+
+    experts: int
+    top_k: int
+    expert: Ffn
+    shared: Ffn | None
+    shared_gate: bool
+    router_bias: bool
+    correction_bias: str
+
+
+class Layer(NamedTuple):
+    """What one layer is made of. ``letter`` is its kind in the stack's pattern."""
+
+    letter: str
+    attention: Attention
+    cross: bool
+    ffn: Ffn | Mixture
+    norm: Norm
+    placement: str
+    parallel: str
+
+
+class StackPlan(NamedTuple):
+    """Layers in order, with the width of the residual stream between them."""
+
+    name: str
+    hidden: int
+    layers: tuple[Layer, ...]
+    distinct: int
+    norm: Norm
+    final_norm: bool
+
+
+def biases_of(block: Block) -> frozenset[str]:
+    """The linears with a bias, groups opened."""
+    return frozenset(name for said in block.biases or () for name in GROUPS.get(said, (said,)))
+
+
+def norm_of(block: Block) -> Norm:
+    """The block's norm; a LayerNorm has a bias unless it is said not to."""
+    kind = block.norm or "rmsnorm"
+    default_bias = kind == "layernorm"
+    bias = default_bias if block.norm_bias is None else block.norm_bias
+    return Norm(kind, kind != "none", bias and kind != "none")
+
+
+def placement_of(block: Block) -> str:
+    """Where the norms of a layer stand; before the sub-layer unless said."""
+    return block.norm_placement or "pre"
+
+
+def _attention(block: Block, hidden: int, causal: bool, windowed: bool) -> Attention:
+    heads = block.heads or 1
+    head_dim = block.head_dim or hidden // heads
+    plain = Attention(
+        heads,
+        block.kv_heads or heads,
+        head_dim,
+        head_dim,
+        window=(block.window or 0) if windowed else 0,
+        causal=causal,
+        biases=biases_of(block) & {"q", "k", "v", "o"},
+        qk_norm=block.qk_norm or "",
+        sinks=bool(block.sinks),
+        global_projections=bool(block.global_attention),
+    )
+    mla = block.mla
+    if mla is None:
+        return plain
+    return plain._replace(
+        kv_heads=heads,
+        qk_dim=mla.nope_dim + mla.rope_dim,
+        v_dim=mla.v_dim,
+        q_rank=mla.q_rank or 0,
+        kv_rank=mla.kv_rank,
+        nope_dim=mla.nope_dim,
+        rope_dim=mla.rope_dim,
+    )
+
+
+def is_mixture(moe: Moe | None, index: int) -> bool:
+    """Whether layer ``index`` (from 0) is a mixture: past the dense ones, every n-th, the n-th first."""
+    return moe is not None and index >= (moe.first_dense or 0) and (index + 1) % (moe.every or 1) == 0
+
+
+def _ffn(block: Block, index: int) -> Ffn | Mixture:
+    biases = biases_of(block)
+    gated = True if block.gated is None else block.gated
+    activation = block.activation or "silu"
+
+    def dense(dim: int) -> Ffn:
+        return Ffn(dim, gated, activation, biases & {"gate", "up", "down"})
+
+    moe = block.moe
+    if moe is None or not is_mixture(moe, index):
+        return dense(block.ffn or 0)
+    shared = moe.shared_ffn or (moe.shared or 0) * moe.ffn
+    return Mixture(moe.experts, moe.top_k, dense(moe.ffn), dense(shared) if shared else None,
+                   bool(moe.shared_gate), "router" in biases, moe.correction_bias or "")  # fmt: skip
+
+
+def _layer(base: Block, letter: str, kind: Kind, index: int, hidden: int, causal: bool, cross: bool) -> Layer:
+    block = merged(base, kind)
+    windowed = kind.windowed if kind.windowed is not None else not letter or kind.window is not None
+    return Layer(
+        letter,
+        _attention(block, hidden, causal, windowed),
+        cross,
+        _ffn(block, index),
+        norm_of(block),
+        placement_of(block),
+        block.parallel or "",
+    )
+
+
+def _stack(
+    name: str, spec: ModelSpec | Stack, base: Block, hidden: int, *, causal: bool, cross: bool, distinct: int | None
+) -> StackPlan:
+    depth = spec.layers or 0
+    layers = tuple(
+        _layer(base, letter, kind, index, hidden, causal, cross) for index, (letter, kind) in enumerate(layer_kinds(spec, depth))
+    )
+    return StackPlan(name, hidden, layers, distinct or depth, norm_of(base), placement_of(base) != "post")
+
+
+def stacks(spec: ModelSpec) -> tuple[StackPlan, ...]:
+    """The stacks of a model in the order data flows through them: vision, encoder, decoder."""
+    found = []
+    hidden = spec.hidden or 0
+    main = _stack(
+        "encoder" if spec.type == "encoder" else "decoder", spec, spec, hidden,
+        causal=spec.type != "encoder", cross=spec.type == "encoder-decoder", distinct=spec.distinct_layers,
+    )  # fmt: skip
+    if spec.final_norm is not None:
+        main = main._replace(final_norm=spec.final_norm)
+    if isinstance(spec.vision, Vision):
+        # A tower says all of itself: it shares nothing with the decoder behind it.
+        found.append(_stack("vision", spec.vision, spec.vision, spec.vision.hidden, causal=False, cross=False, distinct=None))
+    if spec.encoder is not None:
+        # Window and mixture of the decoder hold in the encoder too, unless it says otherwise; kinds are its own.
+        encoder = _stack("encoder", spec.encoder, merged(spec, spec.encoder), hidden, causal=False, cross=False, distinct=None)
+        found.append(encoder._replace(final_norm=main.final_norm))
+    return (*found, main)

@@ -1,0 +1,96 @@
+"""Options that several commands share, and what they mean."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+# Commands import what they compute with when they run: start-up is part of the product.
+if TYPE_CHECKING:
+    from llmcalc.blueprint.parts import Blueprint
+
+Form = Literal["table", "json", "csv", "markdown"]
+
+Models = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[MODEL]...",
+        help="Catalogue names or aliases, hub ids, or spec files (my.yaml). None: the whole catalogue.",
+        show_default=False,
+    ),
+]
+NamedModels = Annotated[
+    list[str], typer.Argument(metavar="MODEL...", help="Catalogue names or aliases, hub ids, or spec files (my.yaml).")
+]
+Family = Annotated[str | None, typer.Option("--family", help="Only this family of the catalogue.", show_default=False)]
+Context = Annotated[
+    str | None,
+    typer.Option(
+        "--ctx",
+        metavar="TOKENS",
+        help="Tokens per sequence; 128k = 131072. 8192, or the trained context where shorter.",
+        show_default=False,
+    ),
+]
+EncoderContext = Annotated[
+    str | None, typer.Option("--encoder-ctx", metavar="TOKENS", help="Tokens the encoder reads; as --ctx.", show_default=False)
+]
+Batch = Annotated[int, typer.Option("--batch", min=1, max=2**30, metavar="N", help="Sequences at once.")]
+KvDtype = Annotated[
+    Literal["fp32", "bf16", "fp16", "fp8", "int8", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "int4"],
+    typer.Option("--kv-dtype", help="Element type of the KV cache."),
+]
+Quant = Annotated[str | None, typer.Option("--quant", metavar="NAME", help="Quantisation (llmcalc quants).", show_default=False)]
+Dtype = Annotated[
+    Literal["fp32", "bf16", "fp16"] | None,
+    typer.Option("--dtype", help="Type of the weights that are not quantised; as published.", show_default=False),
+]
+Format = Annotated[Form, typer.Option("--format", help="How to print.")]
+Json = Annotated[bool, typer.Option("--json", help="Short for --format json.")]
+Explain = Annotated[bool, typer.Option("--explain", help="Open each figure: formula, numbers, source, parts.")]
+Unit = Annotated[Literal["GiB", "GB"], typer.Option("--unit", help="Unit of memory.")]
+
+
+def form_of(form: Form, json: bool) -> Form:
+    """``--json`` is ``--format json``; another format beside it is a mistake."""
+    from llmcalc.errors import UsageError
+
+    if json and form not in ("table", "json"):
+        raise UsageError(f"--json and --format {form} contradict each other")
+    return "json" if json else form
+
+
+def context(text: str | None, option: str = "--ctx") -> int | None:
+    """A context length as typed."""
+    from llmcalc.units import parse_context
+
+    return None if text is None else parse_context(text, option)
+
+
+def encoder_tokens(asked: int | None, tokens: int, blueprint: Blueprint) -> int:
+    """What the encoder reads: as asked, else as much as the decoder has; 0 without an encoder."""
+    return (asked if asked is not None else tokens) if blueprint.has_encoder else 0
+
+
+def share(part: float, whole: float) -> str:
+    """A part of a whole in percent."""
+    return f"{100 * part / whole:.1f}%" if whole else "-"
+
+
+def beyond(name: str, tokens: int, blueprint: Blueprint) -> list[str]:
+    """The note on a context longer than the model was trained for."""
+    if blueprint.context is None or tokens <= blueprint.context:
+        return []
+    return [f"{name}: {tokens:,} tokens is beyond the trained context of {blueprint.context:,}"]
+
+
+def label(blueprint: Blueprint) -> str:
+    """The model's name as shown, an estimate marked as one."""
+    return f"{blueprint.name} (estimate)" if blueprint.estimate else blueprint.name
+
+
+def estimates(blueprints: list[Blueprint]) -> list[str]:
+    """The note on models whose architecture is hearsay."""
+    names = [b.name for b in blueprints if b.estimate]
+    return [f"{', '.join(names)}: an estimate; the architecture was never published"] if names else []

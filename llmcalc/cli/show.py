@@ -1,0 +1,113 @@
+"""llmcalc show: one entry of the catalogue (or a spec file), opened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import typer
+
+from llmcalc.cli import options as o
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A model, GPU or quantisation, or a spec file.")]
+
+
+def show(name: Name, form: o.Format = "table", json: o.Json = False) -> int:
+    """All that is known of a model, a GPU or a quantisation: values, tensors, rules, sources."""
+    from llmcalc.errors import UnknownName, UsageError
+    from llmcalc.report.document import Document
+    from llmcalc.report.render import render
+    from llmcalc.specs import catalogue
+
+    form = o.form_of(form, json)
+    shown = None
+    for kind, opened in (("gpus", _gpu), ("quants", _quant)):
+        try:
+            entry = catalogue.find(kind, name)
+        except UnknownName:
+            continue
+        except UsageError:
+            if catalogue.plain(name) not in catalogue.index("models"):
+                raise
+            continue
+        shown = opened(entry.name, entry.data)
+        break
+    result, tables, notes = shown or _model(name)
+    render(Document("show", {"name": name}, [result], tables, notes, []), form)
+    return 0
+
+
+def _flat(data: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Nested data as dotted fields."""
+    for key, value in data.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            for number, item in enumerate(value, 1):
+                yield from _flat(item, f"{prefix}{key}.{number}.")
+        elif isinstance(value, list):
+            yield prefix + key, ", ".join(map(str, value))
+        else:
+            yield prefix + key, f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def _facts(title: str, data: dict[str, Any], skip: tuple[str, ...] = ()) -> Any:
+    from llmcalc.report.document import Table
+
+    kept = {key: value for key, value in data.items() if key not in skip}
+    return Table(title, ("field", "value"), list(_flat(kept)))
+
+
+def _model(name: str) -> tuple[dict[str, Any], list[Any], list[str]]:
+    from llmcalc import resolve
+    from llmcalc.report.document import Table
+    from llmcalc.specs import catalogue
+
+    if resolve.is_spec_file(name):
+        m, data = resolve.model(name), resolve.spec_data(name)
+    else:
+        entry = catalogue.find("models", name)
+        data = entry.data
+        if data.get("status") == "unpublished":
+            return {"model": entry.name, "kind": "model", **data}, [_facts(f"{entry.name}, a model", data)], []
+        m = resolve.model(entry.name)
+    weights = m.blueprint.weights
+    tensors = [
+        (w.name, " x ".join(f"{int(x):,}" for x in w.shape), str(int(w.copies)) if w.copies != 1 else "",
+         str(int(w.depth)) if w.layers else "", f"{w.elements:,}" if not w.tied_to else f"tied to {w.tied_to}",
+         "buffer" if w.buffer else "")
+        for w in weights
+    ]  # fmt: skip
+    result = {
+        "model": m.name, "kind": "model", "spec": data,
+        "tensors": [
+            {"name": w.name, "part": w.part, "shape": [int(x) for x in w.shape], "copies": int(w.copies), "layers": list(w.layers),
+             "elements": w.elements, "tied_to": w.tied_to or None, "buffer": w.buffer}
+            for w in weights
+        ],
+    }  # fmt: skip
+    columns = ("tensor", ">shape", ">copies", ">layers", ">elements", "")
+    tables = [_facts(f"{m.name}, a model", data), Table("Tensors (rows first)", columns, tensors)]
+    return result, tables, o.estimates([m.blueprint])
+
+
+def _gpu(name: str, data: dict[str, Any]) -> tuple[dict[str, Any], list[Any], list[str]]:
+    from llmcalc import resolve
+
+    card = resolve.gpu(name)
+    notes = [f"{name}: {card.usable_bytes / 2**30:.2f} GiB usable, {card.usable_source}"]
+    return {"gpu": name, "kind": "gpu", "usable_bytes": card.usable_bytes, "spec": data}, [_facts(f"{name}, a GPU", data)], notes
+
+
+def _quant(name: str, data: dict[str, Any]) -> tuple[dict[str, Any], list[Any], list[str]]:
+    from llmcalc import resolve
+    from llmcalc.report.document import Table
+
+    _, spec = resolve.quant(name)
+    bits = resolve.format_bits(spec.format)
+    rules = [(", ".join(rule.tensors), rule.format, rule.layers or "") for rule in spec.rules]
+    tables = [
+        _facts(f"{name}, a quantisation", data, ("rules",)),
+        Table("Rules, the first that fits", ("tensors", "format", "layers"), rules),
+    ]
+    return {"quant": name, "kind": "quant", "bits_per_weight": bits, "spec": data}, tables, [f"{name}: {bits:.5g} bits per weight"]

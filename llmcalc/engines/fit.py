@@ -1,0 +1,230 @@
+"""Does a model fit on GPUs: weights, cache, working memory and a stated reserve against what a process gets.
+
+As transformers holds a model: the layers are spread over the GPUs in order (device_map="auto"), each whole on one of them,
+with the cache of its tokens; the embedding stands with the first, the head with the last. The GPU that needs most decides.
+
+The working set of the forward pass and the reserve are estimates, and say so; weights and cache are exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from llmcalc.blueprint.parts import Blueprint, Cache, product
+from llmcalc.engines import kv
+from llmcalc.engines.weights import Method, assign, share_bytes
+from llmcalc.quantity import Dim, Quantity, least
+from llmcalc.units import GiB
+
+# What a CUDA process takes before it holds a tensor (0.3 to 0.8 GiB of context), library workspaces and allocator slack.
+RESERVE_BYTES = GiB
+# A prompt is read in pieces of at most so many tokens (vLLM's and SGLang's default order of size).
+CHUNK_TOKENS = 2048
+MOST_SEQUENCES = 2**20
+
+
+class Load(NamedTuple):
+    """Bytes on the GPU that decides."""
+
+    weight_bytes: int
+    kv_bytes: int
+    activation_bytes: int
+    overhead_bytes: int
+
+    @property
+    def required_bytes(self) -> int:
+        """All of it together."""
+        return sum(self)
+
+
+class Demand:
+    """A model under a quantisation, ready to be asked at many contexts and batches.
+
+    ``unit`` is what cannot be divided: a layer, with the ends attached to the first and the last.
+    """
+
+    def __init__(self, blueprint: Blueprint, method: Method, dtype: str = "", kv_dtype: str = "bf16",
+                 reserve: int = RESERVE_BYTES, encoder_context: int = 0) -> None:  # fmt: skip
+        self.blueprint, self.kv_dtype, self.reserve = blueprint, kv_dtype, reserve
+        self.encoder_context = encoder_context
+        self.first_unit = {}
+        units = 0
+        for stack in blueprint.stacks:
+            self.first_unit[stack.name] = units
+            units += stack.depth
+        self.units = units
+        self.weights = self._unit_weights(method, dtype or blueprint.dtype)
+        self.weight_bytes = sum(self.weights)
+
+    def _unit_weights(self, method: Method, dtype: str) -> list[int]:
+        depth = {stack.name: stack.depth for stack in self.blueprint.stacks}
+        weights = [0] * self.units
+        for share in assign(self.blueprint, method):
+            first, last = self.first_unit[share.weight.stack], share.weight.last
+            total = int(share_bytes(share, method, dtype))
+            if not share.layers:
+                # The token table serves the first layer that runs, whichever stack names it.
+                unit = first + depth[share.weight.stack] - 1 if last else (0 if share.weight.role == "embedding" else first)
+                weights[unit] += total
+            else:
+                for layer in share.layers:
+                    weights[first + layer] += total // len(share.layers)
+        return weights
+
+    @cached_property
+    def _caches(self) -> list[tuple[int, int, Cache]]:
+        """First unit, layers and entry of each kind of cache."""
+        return [(self.first_unit[c.name.split(".")[0]], len(c.layers), c) for c in self.blueprint.caches]
+
+    def cache_bytes(self, context: int, batch: int) -> int:
+        """All that is cached, over all GPUs."""
+        return kv.size(self.blueprint, context, batch, self.kv_dtype, self.encoder_context).total
+
+    def unit_bytes(self, context: int, batch: int) -> list[int]:
+        """Weights and cache of every unit."""
+        loads = list(self.weights)
+        for first, layers, cache in self._caches:
+            one = -(-kv.entry_bytes(cache, context, batch, self.kv_dtype, self.encoder_context) // layers)
+            for layer in cache.layers:
+                loads[first + layer] += one
+        return loads
+
+    def working_bytes(self, context: Any, batch: Any) -> Any:
+        """The widest operation of a layer over one piece of the prompt, 16-bit, and the logits of each sequence in fp32."""
+        return working_set(self.blueprint, context, batch)
+
+
+def working_set(blueprint: Blueprint, context: Any, batch: Any) -> Any:
+    """Bytes live at the widest operation: the residual, what it reads and what it writes."""
+    inner = [op for op in blueprint.ops if op.kind == "matmul" and op.rows not in ("logit", "patch", "sequence")]
+    widest = max(inner, key=lambda op: int(op.repeats) * (int(op.inner) + int(op.width)))
+    tokens = least(product((batch, context)), Dim(CHUNK_TOKENS, "chunk"))
+    width = Dim(blueprint.stacks[-1].hidden, "h") + product((widest.repeats, widest.inner + widest.width))
+    heads = [op for op in blueprint.ops if op.rows == "logit" and op.weight.endswith("lm_head")]
+    live = product((Dim(2, "2", names={}), tokens)) * width
+    for op in heads:
+        live = live + product((Dim(4, "4", names={}), batch, op.width))
+    return live
+
+
+def _pack(loads: list[int], capacity: int) -> int | None:
+    """GPUs that the units need in order, or None where one unit alone is too large."""
+    gpus, free = 1, capacity
+    for load in loads:
+        if load > capacity:
+            return None
+        if load > free:
+            gpus, free = gpus + 1, capacity
+        free -= load
+    return gpus
+
+
+def _spread(loads: list[int], gpus: int) -> list[tuple[int, int]]:
+    """The units' ranges per GPU that make the fullest GPU as empty as it can be."""
+    low, high = max(loads), sum(loads)
+    while low < high:
+        middle = (low + high) // 2
+        needed = _pack(loads, middle)
+        if needed is not None and needed <= gpus:
+            high = middle
+        else:
+            low = middle + 1
+    ranges, start, free = [], 0, low
+    for index, load in enumerate(loads):
+        if load > free:
+            ranges.append((start, index))
+            start, free = index, low
+        free -= load
+    return [*ranges, (start, len(loads))]
+
+
+class Fit(NamedTuple):
+    """The answer for one model on one kind of GPU. ``max_context`` is None where nothing bounds it."""
+
+    fits: bool
+    load: Load
+    available_bytes: int
+    deciding_gpu: int
+    used_gpus: int
+    min_gpus: int | None
+    max_context: int | None
+    max_batch: int | None
+    kv_tokens: int | None
+
+
+def largest(fits: Callable[[int], bool], most: int) -> int:
+    """The largest n up to ``most`` that fits (0 where none does), for a condition that once failed stays failed."""
+    if not fits(1):
+        return 0
+    low, step = 1, 1
+    while low + step <= most and fits(low + step):
+        low += step
+        step *= 2
+    high = min(low + step, most + 1)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
+def fit(demand: Demand, available: int, *, gpus: int = 1, context: int, batch: int = 1) -> Fit:
+    """The verdict on ``gpus`` equal GPUs of ``available`` bytes, with what would fit and how many it takes."""
+
+    def room(at_context: int, at_batch: int) -> int:
+        return available - demand.reserve - int(demand.working_bytes(at_context, at_batch))
+
+    def enough(at_context: int, at_batch: int) -> bool:
+        capacity = room(at_context, at_batch)
+        if gpus == 1:
+            return demand.weight_bytes + demand.cache_bytes(at_context, at_batch) <= capacity
+        needed = _pack(demand.unit_bytes(at_context, at_batch), capacity)
+        return needed is not None and needed <= gpus
+
+    loads = demand.unit_bytes(context, batch)
+    ranges = _spread(loads, gpus)
+    start, stop = max(ranges, key=lambda r: sum(loads[r[0] : r[1]]))
+    weight_bytes = sum(demand.weights[start:stop])
+    cached = demand.cache_bytes(context, batch) if len(ranges) == 1 else sum(loads[start:stop]) - weight_bytes
+    load = Load(weight_bytes, cached, int(demand.working_bytes(context, batch)), demand.reserve)
+    trained = demand.blueprint.context
+    growing = any(c.per == "token" and c.window is None for c in demand.blueprint.caches)
+    bounded = trained if trained is not None else (2**40 if growing else None)
+    max_context = largest(lambda n: enough(n, batch), bounded) if bounded else (None if enough(context, batch) else 0)
+    max_batch = largest(lambda n: enough(context, n), MOST_SEQUENCES)
+    return Fit(
+        fits=load.required_bytes <= available,
+        load=load,
+        available_bytes=available,
+        deciding_gpu=ranges.index((start, stop)),
+        used_gpus=len(ranges),
+        min_gpus=_pack(loads, room(context, batch)),
+        max_context=max_context,
+        max_batch=max_batch,
+        kv_tokens=_tokens(demand, room(context, batch), gpus),
+    )
+
+
+def _tokens(demand: Demand, room: int, gpus: int) -> int | None:
+    """Tokens of full-attention cache that the free memory holds, over all GPUs; None without such a cache."""
+    rate = kv.size(demand.blueprint, 1, 1, demand.kv_dtype, demand.encoder_context).bytes_per_token
+    return max(0, gpus * room - demand.weight_bytes) // rate if rate else None
+
+
+def explain(demand: Demand, method_name: str, available: int, *, gpus: int, context: int, batch: int) -> Quantity:
+    """What is required on the GPU that decides, as a tree."""
+    answer = fit(demand, available, gpus=gpus, context=context, batch=batch)
+    where = "" if answer.used_gpus == 1 else f" on GPU {answer.deciding_gpu + 1} of {answer.used_gpus}"
+    s, b = Dim(context, "s"), Dim(batch, "b")
+    return Quantity.sum(
+        "required_bytes", "bytes",
+        [
+            Quantity("weight_bytes", answer.load.weight_bytes, "bytes", source=f"every tensor under {method_name}{where}"),
+            Quantity("kv_bytes", answer.load.kv_bytes, "bytes", source=kv.convention(demand.blueprint) + where),
+            Quantity.of("activation_bytes", demand.working_bytes(s, b), "bytes", kind="estimated",
+                        source=f"widest operation over a piece of at most {CHUNK_TOKENS} tokens, 16-bit, and fp32 logits"),
+            Quantity("overhead_bytes", answer.load.overhead_bytes, "bytes", kind="estimated",
+                     source="stated reserve: CUDA context, library workspaces, allocator slack"),
+        ],
+    )  # fmt: skip

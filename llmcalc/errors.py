@@ -1,0 +1,56 @@
+"""Every error a user can cause, in one tree.
+
+    LlmcalcError                 exit 2, one message, no traceback
+    ├── UsageError               an option or a combination of options that makes no sense
+    ├── UnitError                text that is not a number with a unit
+    ├── UnknownName              no model, GPU or quantisation of that name; suggests
+    ├── Unpublished              the model exists, its architecture was never published
+    ├── SpecError                a spec file that is not valid: file, line, column, field
+    └── NoAnswer                 the question is fine, the model has no such thing (an encoder's KV cache layout)
+
+A negative answer (it does not fit) is not an error: commands return it and exit 1.
+"""
+
+from __future__ import annotations
+
+
+class LlmcalcError(Exception):
+    """Base of all errors with a message fit for the user."""
+
+
+class UsageError(LlmcalcError):
+    """Options that contradict each other or leave the question open."""
+
+
+class UnitError(LlmcalcError):
+    """Text that cannot be read as a quantity."""
+
+
+class UnknownName(LlmcalcError):
+    """A name that is in no catalogue; carries the nearest ones."""
+
+    def __init__(self, what: str, name: str, nearest: list[str], hint: str = "") -> None:
+        self.nearest = nearest
+        message = f"unknown {what} {name!r}"
+        if nearest:
+            message += "; did you mean " + " or ".join(nearest) + "?"
+        if hint:
+            message += f" ({hint})"
+        super().__init__(message)
+
+
+class Unpublished(LlmcalcError):
+    """A model whose architecture its makers have not published."""
+
+
+class SpecError(LlmcalcError):
+    """A spec file with a mistake in it, at a place."""
+
+    def __init__(self, message: str, file: str, line: int = 1, column: int = 1, field: str = "") -> None:
+        self.file, self.line, self.column, self.field = file, line, column, field
+        where = f"{file}:{line}:{column}: "
+        super().__init__(where + (f"{field}: " if field else "") + message)
+
+
+class NoAnswer(LlmcalcError):
+    """Asked of a model that has no such thing, or whose layout is not known."""

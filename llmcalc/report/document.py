@@ -1,0 +1,51 @@
+"""What a command hands over for printing: its results as data, and the tables and figures that show them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from llmcalc.quantity import Quantity
+
+SCHEMA = "llmcalc/1"
+
+
+class Table(NamedTuple):
+    """Rows of text under columns. A column whose title begins with ``>`` holds numbers and stands to the right.
+
+    ``strong`` are the rows (totals, the verdict) that are set off; ``marks`` colour a cell's text on a
+    terminal: good, bad or faint.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+    strong: frozenset[int] = frozenset()
+    marks: dict[str, str] = {}  # noqa: RUF012 - a NamedTuple's default, never changed
+
+    def heads(self) -> list[str]:
+        """Column titles without the marker."""
+        return [column.removeprefix(">") for column in self.columns]
+
+    def right(self, index: int) -> bool:
+        """Whether a column holds numbers."""
+        return self.columns[index].startswith(">")
+
+
+class Document(NamedTuple):
+    """The answer of one command. ``results`` has one entry per question, in the order they were put."""
+
+    command: str
+    inputs: dict[str, Any]
+    results: list[dict[str, Any]]
+    tables: list[Table]
+    notes: list[str]
+    figures: list[tuple[str, Quantity]]
+
+    def as_dict(self, explain: bool) -> dict[str, Any]:
+        """The JSON document; the same keys whatever was asked, ``explain`` empty unless wanted."""
+        figures = [{"of": of, **figure.as_dict()} for of, figure in self.figures] if explain else []
+        return {
+            "schema": SCHEMA, "command": self.command, "inputs": self.inputs, "results": self.results,
+            "notes": self.notes, "explain": figures,
+        }  # fmt: skip

@@ -1,0 +1,76 @@
+"""Print a document in the format asked for. Results go to stdout, and only they do."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+from llmcalc.report import plain
+from llmcalc.report.document import Document
+from llmcalc.report.explain import lines
+
+
+def _explained(document: Document, unit: str) -> Iterator[str]:
+    for of, figure in document.figures:
+        yield f"{of}:" if of else ""
+        yield from lines(figure, unit, 1 if of else 0)
+
+
+def _text(document: Document, explain: bool, unit: str) -> Iterator[str]:
+    for number, table in enumerate(document.tables):
+        if number:
+            yield ""
+        yield from plain.aligned(table)
+    for note in document.notes:
+        yield f"note: {note}"
+    if explain:
+        yield ""
+        yield from _explained(document, unit)
+
+
+def _markdown(document: Document, explain: bool, unit: str) -> Iterator[str]:
+    for number, table in enumerate(document.tables):
+        if number:
+            yield ""
+        yield from plain.markdown(table)
+    if document.notes:
+        yield ""
+    for note in document.notes:
+        yield f"- {note}"
+    if explain:
+        yield from ("", "```")
+        yield from _explained(document, unit)
+        yield "```"
+
+
+def _on_terminal(document: Document, explain: bool, unit: str) -> None:
+    from llmcalc.report import terminal
+
+    console = terminal.console()
+    for table in document.tables:
+        terminal.show(table, console)
+    for note in document.notes:
+        console.print(f"note: {note}", style="dim")
+    if explain:
+        console.print()
+        for line in _explained(document, unit):
+            console.print(line, soft_wrap=True, style="dim" if line.lstrip().startswith(("= ", "source:")) else "")
+
+
+def render(document: Document, form: str = "table", *, explain: bool = False, unit: str = "GiB") -> None:
+    """Write the document to stdout as table, json, csv or markdown."""
+    if form == "table" and sys.stdout.isatty():
+        _on_terminal(document, explain, unit)
+        return
+    if form == "json":
+        import json
+
+        text = json.dumps(document.as_dict(explain), indent=2, allow_nan=False) + "\n"
+    elif form == "csv":
+        text = plain.comma_separated(document)
+    else:
+        text = "\n".join((_markdown if form == "markdown" else _text)(document, explain, unit)) + "\n"
+    encoding = sys.stdout.encoding or "ascii"
+    # A title may hold a letter that an ASCII stdout cannot show; that is no reason to fail.
+    sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
+    sys.stdout.flush()

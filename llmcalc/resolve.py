@@ -1,0 +1,161 @@
+"""MODEL on the command line -> blueprint; --quant and --gpu -> what the engines take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from llmcalc.blueprint.lower import lower
+from llmcalc.blueprint.parts import Blueprint
+from llmcalc.errors import UnknownName, Unpublished, UsageError
+from llmcalc.specs import catalogue
+from llmcalc.specs.model import ModelSpec
+from llmcalc.units import MiB
+
+if TYPE_CHECKING:
+    from llmcalc.engines.weights import Method
+    from llmcalc.specs.gpu import GpuSpec
+    from llmcalc.specs.quant import Format, QuantSpec
+
+DEFAULT_CONTEXT = 8192
+
+
+class Model(NamedTuple):
+    """A model that was asked for."""
+
+    name: str
+    spec: ModelSpec
+    blueprint: Blueprint
+
+
+class Gpu(NamedTuple):
+    """A GPU that was asked for: what a process gets of its memory, and where that figure comes from."""
+
+    name: str
+    spec: GpuSpec
+    usable_bytes: int
+    usable_source: str
+
+
+def _spec_file(text: str) -> Path | None:
+    """The spec file that MODEL means, where it looks like a path."""
+    path = Path(text)
+    if path.suffix in (".yaml", ".yml") or (path.suffix == "" and "/" in text and path.is_file()):
+        return path
+    return None
+
+
+def is_spec_file(text: str) -> bool:
+    """Whether MODEL means a file rather than a name."""
+    return _spec_file(text) is not None
+
+
+def spec_data(text: str) -> dict[str, Any]:
+    """What a spec file says, as plain data. Raises SpecError."""
+    from llmcalc.specs import read
+
+    return read.read(Path(text)).data
+
+
+def model(text: str) -> Model:
+    """A catalogue name, alias, hub id or spec file. Raises UnknownName, Unpublished, SpecError."""
+    path = _spec_file(text)
+    if path is not None:
+        from llmcalc.specs import read, validate
+
+        name, spec = path.stem, validate.validate(read.read(path), "models")
+    else:
+        name, spec = catalogue.model_spec(text)
+    if spec.status == "unpublished":
+        raise Unpublished(f"{text}: {spec.note}")
+    return Model(name, spec, lower(spec, name))
+
+
+def models(texts: list[str]) -> list[Model]:
+    """Several models; one bad name refuses them all."""
+    return [model(text) for text in texts]
+
+
+def whole_catalogue(family: str | None = None) -> list[Model]:
+    """Every model with an architecture, by family and then size. Raises UnknownName for a family nobody has."""
+    entries = catalogue.entries("models").values()
+    if family is not None:
+        wanted = catalogue.plain(family)
+        kept = [e for e in entries if catalogue.plain(e.data["family"]) == wanted]
+        if not kept:
+            from difflib import get_close_matches
+
+            families = sorted({e.data["family"] for e in entries})
+            raise UnknownName("family", family, get_close_matches(family, families, n=3), "llmcalc models lists them")
+        entries = kept  # type: ignore[assignment]
+    found = []
+    for entry in entries:
+        if entry.data.get("status") != "unpublished":
+            spec = catalogue.build(ModelSpec, entry.data)
+            found.append(Model(entry.name, spec, lower(spec, entry.name)))
+    size = {m.name: sum(w.elements for w in m.blueprint.weights) for m in found}
+    return sorted(found, key=lambda m: (m.spec.family, size[m.name], m.name))
+
+
+def chosen(texts: list[str] | None, family: str | None) -> tuple[list[Model], bool]:
+    """The models named, or the catalogue's; and whether they were named. Raises UsageError for both at once."""
+    if texts and family is not None:
+        raise UsageError("--family filters the catalogue; leave it out where models are named")
+    return (models(texts), True) if texts else (whole_catalogue(family), False)
+
+
+def method(name: str) -> Method:
+    """A quantisation with the formats that its rules name. Raises UnknownName."""
+    from llmcalc.engines.weights import Method
+
+    found, spec = catalogue.quant_spec(name)
+    formats = {}
+    for rule in spec.rules:
+        target, form = (found, spec) if rule.format == found else catalogue.quant_spec(rule.format)
+        if target != rule.format:
+            raise UsageError(f"quantisation {found}: a rule names the format {rule.format!r}, meaning {target!r}")
+        formats[rule.format] = form.format
+    return Method(found, tuple(spec.rules), formats)
+
+
+def unquantised() -> Method:
+    """No quantisation: every tensor in its own dtype."""
+    from llmcalc.engines.weights import Method
+
+    return Method("none", (), {})
+
+
+def quant(name: str) -> tuple[str, QuantSpec]:
+    """A quantisation's own record."""
+    return catalogue.quant_spec(name)
+
+
+def gpu(text: str) -> Gpu:
+    """A GPU by name. Its memory is what CUDA reports, else what the driver lists, else what the box says."""
+    name, spec = catalogue.gpu_spec(text)
+    if spec.cuda_bytes is not None:
+        return Gpu(name, spec, spec.cuda_bytes, "what CUDA reports to a process")
+    if spec.driver_bytes is not None:
+        return Gpu(name, spec, spec.driver_bytes, "what the driver lists; a process gets a little less")
+    return Gpu(name, spec, marketed_bytes(spec), "as marketed, in GiB; what a process gets is not known")
+
+
+def marketed_bytes(spec: GpuSpec) -> int:
+    """The box's gigabytes read as GiB, as memory chips are made."""
+    return round(spec.marketed_gb * 1024) * MiB
+
+
+def context_of(asked: int | None, blueprint: Blueprint) -> int:
+    """``--ctx``, or 8192, or the trained context where that is shorter."""
+    if asked is not None:
+        return asked
+    return min(DEFAULT_CONTEXT, blueprint.context or DEFAULT_CONTEXT)
+
+
+def format_bits(form: Format) -> float:
+    """Bits per weight of a 4096 x 4096 tensor in a format, scales and zero points included."""
+    from llmcalc.engines.weights import tensor_bytes
+    from llmcalc.quantity import Dim
+
+    side = Dim(4096, "n")
+    return 8 * int(tensor_bytes((side, side), form)) / int(side) ** 2

@@ -1,0 +1,133 @@
+"""Combinations that no model has: what types cannot say. Each rule gives the field and what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from llmcalc.specs.merge import BUILT_IN, merged
+from llmcalc.specs.model import Block, ModelSpec, Moe, Stack, Vision
+from llmcalc.specs.quant import QuantSpec
+from llmcalc.specs.read import Path
+
+Finding = tuple[Path, str]
+NEEDED = ("layers", "hidden", "heads", "vocab")
+
+
+def check_model(spec: ModelSpec) -> Iterator[Finding]:
+    """All that is impossible in a model spec."""
+    if spec.status == "unpublished":
+        if spec.note is None:
+            yield ("note",), "missing; an unpublished model says here what is known"
+        if spec.layers is not None or spec.hidden is not None:
+            yield ("status",), "unpublished, yet the spec gives an architecture; use estimate for hearsay"
+        return
+    missing = [name for name in NEEDED if getattr(spec, name) is None]
+    for name in missing:
+        yield (name,), "missing; every model needs " + ", ".join(NEEDED)
+    if missing:
+        return
+    assert spec.layers is not None
+    assert spec.hidden is not None
+    if (spec.encoder is not None) != (spec.type == "encoder-decoder"):
+        fault = "missing; type encoder-decoder needs it" if spec.encoder is None else "only with type: encoder-decoder"
+        yield ("encoder",), fault
+    if spec.distinct_layers is not None and spec.distinct_layers > spec.layers:
+        yield ("distinct_layers",), f"{spec.distinct_layers} is more than the {spec.layers} layers"
+    if spec.positions in ("learned", "disentangled") and not (spec.position_rows or spec.context):
+        yield ("positions",), f"{spec.positions} needs position_rows or context"
+    if spec.positions == "disentangled" and spec.type != "encoder":
+        yield ("positions",), "disentangled is an encoder's (DeBERTa)"
+    if spec.relative_buckets is not None and spec.positions != "relative":
+        yield ("relative_buckets",), f"has no meaning with positions: {spec.positions}"
+    if spec.rotary_dim is not None and spec.positions != "rotary":
+        yield ("rotary_dim",), f"has no meaning with positions: {spec.positions}"
+    if spec.pooler and spec.type != "encoder":
+        yield ("pooler",), "is an encoder's"
+    no_head = spec.head is False or (spec.head is None and spec.type == "encoder")
+    for name in ("tied_head", "head_bias"):
+        if getattr(spec, name) and no_head:
+            yield (name,), "the model has no head (say head: true)"
+    yield from _stack(spec, spec, spec.hidden, spec.layers, ())
+    if spec.encoder is not None:
+        yield from _stack(spec.encoder, merged(spec, spec.encoder), spec.hidden, spec.encoder.layers, ("encoder",))
+    if spec.vision is not None:
+        yield from _vision(spec.vision)
+
+
+def _vision(vision: Vision) -> Iterator[Finding]:
+    if vision.image % vision.patch:
+        yield ("vision", "patch"), f"{vision.patch} does not divide the image side {vision.image}"
+    if vision.heads is None:
+        yield ("vision", "heads"), "missing"
+    yield from _stack(vision, vision, vision.hidden, vision.layers, ("vision",))
+
+
+def _stack(stack: ModelSpec | Stack, base: Block, hidden: int, depth: int, at: Path) -> Iterator[Finding]:
+    kinds = stack.kinds or {}
+    letters = set(stack.pattern or "")
+    for letter in sorted(letters - set(kinds) - set(BUILT_IN)):
+        known = ", ".join(sorted({*kinds, *BUILT_IN}))
+        yield (*at, "pattern"), f"{letter!r} is no kind of layer; known: {known}"
+    if stack.pattern is not None and len(stack.pattern) > depth:
+        yield (*at, "pattern"), f"{len(stack.pattern)} letters for {depth} layers"
+    for letter in kinds:
+        if len(letter) != 1 or not letter.isascii() or not letter.isalnum():
+            yield (*at, "kinds", letter), "a kind is one letter or digit"
+        elif letter not in letters:
+            yield (*at, "kinds", letter), "stands nowhere in the pattern"
+    yield from _block(base, hidden, depth, at)
+    for letter, kind in kinds.items():
+        yield from _block(merged(base, kind), hidden, depth, (*at, "kinds", letter))
+    windowed = [x for x in letters if (kinds.get(x) or BUILT_IN.get(x)) and (kinds.get(x) or BUILT_IN[x]).windowed]
+    for letter in windowed:
+        if merged(base, kinds[letter] if letter in kinds else BUILT_IN[letter]).window is None:
+            yield (*at, "pattern"), f"{letter} is windowed, but no window is given"
+
+
+def _block(block: Block, hidden: int, depth: int, at: Path) -> Iterator[Finding]:
+    heads = block.heads
+    if heads is None:
+        return
+    if block.mla is None and block.head_dim is None and hidden % heads:
+        yield (*at, "heads"), f"{heads} heads do not divide hidden {hidden}; say head_dim"
+    if block.kv_heads is not None:
+        if block.mla is not None:
+            yield (*at, "kv_heads"), "has no meaning with mla: all heads share one latent"
+        elif block.kv_heads > heads or heads % block.kv_heads:
+            yield (*at, "kv_heads"), f"{block.kv_heads} KV heads do not divide {heads} heads"
+    if block.mla is not None:
+        for name in ("qk_norm", "global_attention", "sinks"):
+            if getattr(block, name):
+                yield (*at, name), "cannot go with mla"
+    if block.parallel and block.norm_placement not in (None, "pre"):
+        yield (*at, "parallel"), f"a parallel block has its norms before, not {block.norm_placement}"
+    if block.norm_bias and block.norm == "none":
+        yield (*at, "norm_bias"), "norm: none has no parameters"
+    if block.gated is False and "gate" in (block.biases or ()):
+        yield (*at, "biases"), "gate: the FFN has none (gated: false)"
+    if block.moe is not None:
+        yield from _moe(block.moe, depth, (*at, "moe"))
+        if "router" not in (block.biases or ()) and block.ffn is None and (block.moe.first_dense or (block.moe.every or 1) > 1):
+            yield (*at, "ffn"), "missing; some layers are dense (moe.first_dense, moe.every)"
+    elif "router" in (block.biases or ()):
+        yield (*at, "biases"), "router: the block has no moe"
+    elif block.ffn is None:
+        yield (*at, "ffn"), "missing; the FFN dim of the layers (or say moe)"
+
+
+def _moe(moe: Moe, depth: int, at: Path) -> Iterator[Finding]:
+    if moe.top_k > moe.experts:
+        yield (*at, "top_k"), f"{moe.top_k} is more than the {moe.experts} experts"
+    if moe.first_dense is not None and moe.first_dense >= depth:
+        yield (*at, "first_dense"), f"{moe.first_dense} leaves no mixture among {depth} layers"
+    if moe.every is not None and moe.every > depth:
+        yield (*at, "every"), f"{moe.every} is more than the {depth} layers"
+    if moe.shared_gate and not (moe.shared or moe.shared_ffn):
+        yield (*at, "shared_gate"), "there is no shared expert"
+
+
+def check_quant(spec: QuantSpec) -> Iterator[Finding]:
+    """All that is impossible in a quantisation spec."""
+    for index, overhead in enumerate(spec.format.overhead):
+        if overhead.per == "block" and spec.format.tile is None:
+            yield ("format", "overhead", index, "per"), "block needs the format's tile"
