@@ -9,12 +9,9 @@ formula cannot drift from the code.
 that add up to it. Tables, JSON and ``--explain`` are renderings of it.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 Number = int | float
 Kind = Literal["exact", "modelled", "estimated"]
@@ -72,7 +69,7 @@ class _Written:
 class Dim(_Written, int):  # type: ignore[misc]
     """A whole number with its formula. Equal to, hashed and printed as the int that it is."""
 
-    def __new__(cls, value: int, text: str, strength: int = ATOM, names: Mapping[str, Number] | None = None) -> Dim:
+    def __new__(cls, value: int, text: str, strength: int = ATOM, names: Mapping[str, Number] | None = None) -> "Dim":
         """A symbol, or with ``names`` a formula over symbols."""
         self = int.__new__(cls, value)
         self.text, self.strength = text, strength
@@ -86,7 +83,7 @@ class Dim(_Written, int):  # type: ignore[misc]
 class Real(_Written, float):
     """A float with its formula."""
 
-    def __new__(cls, value: float, text: str, strength: int = ATOM, names: Mapping[str, Number] | None = None) -> Real:
+    def __new__(cls, value: float, text: str, strength: int = ATOM, names: Mapping[str, Number] | None = None) -> "Real":
         """A symbol, or with ``names`` a formula over symbols."""
         self = float.__new__(cls, value)
         self.text, self.strength = text, strength
@@ -163,8 +160,7 @@ def ceil(value: Any) -> Any:
     return _call("ceil", math.ceil(plain(value)), value)
 
 
-@dataclass(frozen=True)
-class Quantity:
+class Quantity(NamedTuple):
     """One figure of an answer, which opens into the parts that add up to it.
 
     ``formula`` is Python arithmetic over the symbols in ``numbers`` (with min, max, ceil, log, exp), or
@@ -175,21 +171,21 @@ class Quantity:
     value: Number
     unit: str
     formula: str = ""
-    numbers: Mapping[str, Number] = field(default_factory=dict)
+    numbers: Mapping[str, Number] = {}
     source: str = ""
     kind: Kind = "exact"
-    parts: tuple[Quantity, ...] = ()
+    parts: tuple["Quantity", ...] = ()
     note: str = ""
 
     @classmethod
-    def of(cls, label: str, value: Any, unit: str, **rest: Any) -> Quantity:
+    def of(cls, label: str, value: Any, unit: str, **rest: Any) -> "Quantity":
         """A figure from a number that remembers its formula (or a plain one, which has none)."""
         if isinstance(value, _Written):
             rest = {"formula": value.text, "numbers": dict(value.names), **rest}
         return cls(label, plain(value), unit, **rest)
 
     @classmethod
-    def sum(cls, label: str, unit: str, parts: Iterable[Quantity], **rest: Any) -> Quantity:
+    def sum(cls, label: str, unit: str, parts: Iterable["Quantity"], **rest: Any) -> "Quantity":
         """The figure that its parts add up to. It is as uncertain as its most uncertain part."""
         parts = tuple(parts)
         order = ("exact", "modelled", "estimated")

@@ -1,7 +1,5 @@
 """MODEL on the command line -> blueprint; --quant and --gpu -> what the engines take."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -32,7 +30,7 @@ class Gpu(NamedTuple):
     """A GPU that was asked for: what a process gets of its memory, and where that figure comes from."""
 
     name: str
-    spec: GpuSpec
+    spec: "GpuSpec"
     usable_bytes: int
     usable_source: str
 
@@ -104,7 +102,7 @@ def chosen(texts: list[str] | None, family: str | None) -> tuple[list[Model], bo
     return (models(texts), True) if texts else (whole_catalogue(family), False)
 
 
-def method(name: str) -> Method:
+def method(name: str) -> "Method":
     """A quantisation with the formats that its rules name. Raises UnknownName."""
     from llmcalc.engines.weights import Method
 
@@ -118,14 +116,14 @@ def method(name: str) -> Method:
     return Method(found, tuple(spec.rules), formats)
 
 
-def unquantised() -> Method:
+def unquantised() -> "Method":
     """No quantisation: every tensor in its own dtype."""
     from llmcalc.engines.weights import Method
 
     return Method("none", (), {})
 
 
-def quant(name: str) -> tuple[str, QuantSpec]:
+def quant(name: str) -> "tuple[str, QuantSpec]":
     """A quantisation's own record."""
     return catalogue.quant_spec(name)
 
@@ -140,7 +138,7 @@ def gpu(text: str) -> Gpu:
     return Gpu(name, spec, marketed_bytes(spec), "as marketed, in GiB; what a process gets is not known")
 
 
-def marketed_bytes(spec: GpuSpec) -> int:
+def marketed_bytes(spec: "GpuSpec") -> int:
     """The box's gigabytes read as GiB, as memory chips are made."""
     return round(spec.marketed_gb * 1024) * MiB
 
@@ -152,7 +150,7 @@ def context_of(asked: int | None, blueprint: Blueprint) -> int:
     return min(DEFAULT_CONTEXT, blueprint.context or DEFAULT_CONTEXT)
 
 
-def format_bits(form: Format) -> float:
+def format_bits(form: "Format") -> float:
     """Bits per weight of a 4096 x 4096 tensor in a format, scales and zero points included."""
     from llmcalc.engines.weights import tensor_bytes
     from llmcalc.quantity import Dim

@@ -23,11 +23,11 @@ BYTES = {
 }  # fmt: skip
 # No value anybody means is longer than this; int() of a long digit string is slow and then refused.
 MAX_TEXT = 40
-NUMBER = re.compile(r"([0-9][0-9_,]*(?:\.[0-9]*)?|\.[0-9]+)(?:[eE]([+-]?[0-9]{1,3}))?\s*([A-Za-z]*)", re.ASCII)
+NUMBER = r"([0-9][0-9_,]*(?:\.[0-9]*)?|\.[0-9]+)(?:[eE]([+-]?[0-9]{1,3}))?\s*([A-Za-z]*)"
 
 
 def _split(text: str, what: str, example: str) -> tuple[str, int, str]:
-    match = NUMBER.fullmatch(text.strip()) if len(text) <= MAX_TEXT else None
+    match = re.fullmatch(NUMBER, text.strip(), re.ASCII) if len(text) <= MAX_TEXT else None
     if match is None:
         raise UnitError(f"{what}: {text[:MAX_TEXT]!r} is not a number; write {example}")
     digits, exponent, suffix = match.groups()

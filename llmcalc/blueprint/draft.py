@@ -4,8 +4,6 @@
 no engine can see one without the other.
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 from llmcalc.blueprint.parts import ONE, Cache, Op, Weight

@@ -7,8 +7,6 @@ Symbols: h hidden, a heads, k KV heads, d head dim, f FFN dim, V vocab, L layers
 uses, s tokens of a sequence, b batch, w window, r_q and r_kv MLA's ranks, d_n, d_r, d_v its head dims.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any, NamedTuple
 

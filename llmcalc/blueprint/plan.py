@@ -4,8 +4,6 @@ This is the only place that knows what a field left out means. A plan is a tuple
 layers; layers that are built alike compare equal, which is how the lowering groups them.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from llmcalc.specs.merge import layer_kinds, merged

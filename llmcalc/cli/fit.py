@@ -79,10 +79,9 @@ def fit(
                 _most(answer.max_context, show_context), _most(answer.max_batch, str), _most(answer.min_gpus, str),
             ))  # fmt: skip
             if explain:
-                figures.append((
-                    f"{m.name} on {card.name}",
-                    engine.explain(demand, method.name if quant else own, card.usable_bytes, gpus=gpus, context=tokens, batch=batch),
-                ))  # fmt: skip
+                stored = method.name if quant else own
+                opened = engine.explain(demand, stored, card.usable_bytes, gpus=gpus, context=tokens, batch=batch)
+                figures.append((f"{m.name} on {card.name}", opened))
         if named:
             notes += o.beyond(m.name, tokens, m.blueprint)
     for card in cards:

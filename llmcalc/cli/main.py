@@ -5,6 +5,7 @@ Exit codes: 0 yes, 1 the answer is no, 2 the question was wrong.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from importlib import import_module
@@ -86,6 +87,8 @@ def main(arguments: list[str] | None = None) -> None:
         # The reader has what it wanted. Python must not find the closed pipe again when it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    finally:
+        gc.enable()
     sys.exit(code or 0)
 
 

@@ -6,8 +6,6 @@ with the cache of its tokens; the embedding stands with the first, the head with
 The working set of the forward pass and the reserve are estimates, and say so; weights and cache are exact.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any, NamedTuple

@@ -6,8 +6,6 @@ whole square in every layer, with the causal mask the triangle, capped by window
 print MFU differ in this by the factor 2: PaLM, appendix B, does not halve; newer Megatron-LM does).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 

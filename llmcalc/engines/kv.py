@@ -5,8 +5,6 @@ latent and one rotary key (DeepSeek-V2, section 2.1.4), not the expanded heads; 
 states and indexes are counted beside the attention cache, not in it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 

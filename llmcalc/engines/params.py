@@ -5,8 +5,6 @@ transformers keeps as buffers are told apart). Active parameters are the total l
 does not use; embeddings and the head are counted in full (model cards often leave the embedding out).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import NamedTuple
 

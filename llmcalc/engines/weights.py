@@ -5,9 +5,7 @@ the model's own dtype. A format is bits per element and what it stores beside th
 scales), each rounded up to whole blocks and bytes per tensor.
 """
 
-from __future__ import annotations
-
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from llmcalc.blueprint.parts import Blueprint, Weight, product
@@ -30,7 +28,7 @@ class FormatLike(Protocol):
     """How elements are stored."""
 
     bits: int
-    overhead: list[Any]
+    overhead: Sequence[Any]
     block: int | None
     tile: int | None
 
@@ -38,7 +36,7 @@ class FormatLike(Protocol):
 class RuleLike(Protocol):
     """Which tensors get which format."""
 
-    tensors: list[Any]
+    tensors: Sequence[Any]
     format: str
     layers: Any
     tied: bool | None
@@ -49,7 +47,7 @@ class Method(NamedTuple):
     """A quantisation ready to apply: its rules, and the formats that they name."""
 
     name: str
-    rules: tuple[RuleLike, ...]
+    rules: tuple[Any, ...]
     formats: Mapping[str, FormatLike]
 
 
@@ -176,7 +174,7 @@ class _Own:
 
     def __init__(self, dtype: str) -> None:
         self.bits = DTYPE_BITS[dtype]
-        self.overhead: list[OverheadLike] = []
+        self.overhead: Sequence[OverheadLike] = []
         self.block: int | None = None
         self.tile: int | None = None
 

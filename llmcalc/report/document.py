@@ -1,7 +1,5 @@
 """What a command hands over for printing: its results as data, and the tables and figures that show them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -21,7 +19,7 @@ class Table(NamedTuple):
     columns: tuple[str, ...]
     rows: Sequence[tuple[str, ...]]
     strong: frozenset[int] = frozenset()
-    marks: dict[str, str] = {}  # noqa: RUF012 - a NamedTuple's default, never changed
+    marks: dict[str, str] = {}
 
     def heads(self) -> list[str]:
         """Column titles without the marker."""

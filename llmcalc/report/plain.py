@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -59,6 +57,9 @@ def _flat(result: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 
 def comma_separated(document: Document) -> str:
     """One line per result, every key a column; nested ones as ``parts.attention``."""
+    import csv
+    import io
+
     rows = [dict(_flat(result)) for result in document.results]
     columns = list(dict.fromkeys(key for row in rows for key in row))
     out = io.StringIO()

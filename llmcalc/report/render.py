@@ -7,10 +7,11 @@ from collections.abc import Iterator
 
 from llmcalc.report import plain
 from llmcalc.report.document import Document
-from llmcalc.report.explain import lines
 
 
 def _explained(document: Document, unit: str) -> Iterator[str]:
+    from llmcalc.report.explain import lines
+
     for of, figure in document.figures:
         yield f"{of}:" if of else ""
         yield from lines(figure, unit, 1 if of else 0)

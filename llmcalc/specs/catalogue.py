@@ -6,11 +6,8 @@ checksum of its bytes, and for every name the file that it means. An entry is on
 those bytes; whatever is new or changed is read and validated, and so is everything where nothing was compiled.
 """
 
-from __future__ import annotations
-
 import json
 import os
-import re
 import zlib
 from functools import cache
 from pathlib import Path
@@ -99,7 +96,10 @@ def entries(kind: str) -> dict[str, Entry]:
 
 def plain(name: str) -> str:
     """A name as it is compared: lower case, without what people write differently. A point between digits stays (1.3b)."""
-    return re.sub(r"[\s_/:-]+|(?<![0-9])\.|\.(?![0-9])", "", name.lower())
+    text = name.lower()
+    inner_point = (i for i in range(1, len(text) - 1) if text[i] == "." and text[i - 1].isdigit() and text[i + 1].isdigit())
+    points = set(inner_point)
+    return "".join(c for i, c in enumerate(text) if not (c.isspace() or c in "_-/:.") or i in points)
 
 
 @cache
@@ -190,7 +190,7 @@ def build(kind: type[T], data: dict[str, Any]) -> T:
     return kind(**values)
 
 
-def model_spec(name: str) -> tuple[str, ModelSpec]:
+def model_spec(name: str) -> "tuple[str, ModelSpec]":
     """A model of the catalogue and the name of its file."""
     from llmcalc.specs.model import ModelSpec
 
@@ -198,7 +198,7 @@ def model_spec(name: str) -> tuple[str, ModelSpec]:
     return found.name, build(ModelSpec, found.data)
 
 
-def gpu_spec(name: str) -> tuple[str, GpuSpec]:
+def gpu_spec(name: str) -> "tuple[str, GpuSpec]":
     """A GPU of the catalogue and the name of its file."""
     from llmcalc.specs.gpu import GpuSpec
 
@@ -206,7 +206,7 @@ def gpu_spec(name: str) -> tuple[str, GpuSpec]:
     return found.name, build(GpuSpec, found.data)
 
 
-def quant_spec(name: str) -> tuple[str, QuantSpec]:
+def quant_spec(name: str) -> "tuple[str, QuantSpec]":
     """A quantisation of the catalogue and the name of its file."""
     from llmcalc.specs.quant import QuantSpec
 

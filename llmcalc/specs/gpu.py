@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from llmcalc.specs.model import STRICT, Published, Strings, Text, Within
+from llmcalc.specs.model import STRICT, Published, Record, Strings, Text, Within
 
 
 class Positive:
@@ -18,8 +19,8 @@ class Positive:
 Figure = Annotated[float, Positive()]
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
-class Tflops:
+@dataclass(kw_only=True, init=False, eq=False, repr=False)
+class Tflops(Record):
     """Dense peak rates in TFLOP/s (int8 and int4: TOP/s), without structured sparsity."""
 
     __pydantic_config__ = STRICT
@@ -36,8 +37,8 @@ class Tflops:
     int4: Figure | None = None
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
-class Interconnect:
+@dataclass(kw_only=True, init=False, eq=False, repr=False)
+class Interconnect(Record):
     """The link to the other GPUs of the node."""
 
     __pydantic_config__ = STRICT
@@ -48,8 +49,8 @@ class Interconnect:
     """GB/s per GPU in one direction (half of the vendors' headline, which adds both)."""
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
-class Price:
+@dataclass(kw_only=True, init=False, eq=False, repr=False)
+class Price(Record):
     """One quote from a provider: a default, not a truth."""
 
     __pydantic_config__ = STRICT
@@ -62,8 +63,8 @@ class Price:
     """When it was quoted, as far as known."""
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
-class GpuSpec:
+@dataclass(kw_only=True, init=False, eq=False, repr=False)
+class GpuSpec(Record):
     """A GPU (or other accelerator) spec file. Its name is the file's name without ``.yaml``."""
 
     __pydantic_config__ = STRICT
@@ -73,9 +74,9 @@ class GpuSpec:
     vendor: Text
     architecture: Text
     form_factor: Text | None = None
-    aliases: list[Text] = field(default_factory=list)
+    aliases: Sequence[Text] = ()
     """Other names that people type, for this variant alone."""
-    group: list[Text] = field(default_factory=list)
+    group: Sequence[Text] = ()
     """Names shared with other variants: asking for one lists them."""
     marketed_gb: Figure
     """Memory as on the box, in GB."""
@@ -91,10 +92,10 @@ class GpuSpec:
     interconnect: Interconnect | None = None
     gpus_per_node: Annotated[int, Within(1, 100_000)] | None = None
     release_year: Annotated[int, Within(1990, 2100)] | None = None
-    prices: list[Price] = field(default_factory=list)
-    verified: list[Text] = field(default_factory=list)
+    prices: Sequence[Price] = ()
+    verified: Sequence[Text] = ()
     """Fields that agree with a second source."""
-    unverified: list[Text] = field(default_factory=list)
+    unverified: Sequence[Text] = ()
     """Fields recalled from a datasheet."""
     sources: Strings
     note: Text | None = None

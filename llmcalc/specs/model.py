@@ -10,8 +10,16 @@ as overrides, in ``encoder``, ``vision`` and in each of ``kinds``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
+
+
+class Record:
+    """A spec's record. Filled by name, which costs a start-up less than the constructors that dataclass would write."""
+
+    def __init__(self, **values: Any) -> None:
+        self.__dict__.update(values)
 
 
 class Within:
@@ -44,8 +52,8 @@ Linear = Literal["q", "k", "v", "o", "gate", "up", "down", "router", "qkv", "att
 STRICT = {"extra": "forbid", "strict": True, "use_attribute_docstrings": True}
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
-class Moe:
+@dataclass(kw_only=True, init=False, eq=False, repr=False)
+class Moe(Record):
     """A mixture-of-experts FFN."""
 
     __pydantic_config__ = STRICT
@@ -70,8 +78,8 @@ class Moe:
     """The router's load-balancing bias (DeepSeek-V3), and whether it counts as a parameter."""
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
-class Mla:
+@dataclass(kw_only=True, init=False, eq=False, repr=False)
+class Mla(Record):
     """Multi-head latent attention (DeepSeek-V2, section 2.1)."""
 
     __pydantic_config__ = STRICT
@@ -88,8 +96,8 @@ class Mla:
     """Dim of a value head."""
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
-class Block:
+@dataclass(kw_only=True, init=False, eq=False, repr=False)
+class Block(Record):
     """What one layer is made of."""
 
     heads: Count | None = None
@@ -128,7 +136,7 @@ class Block:
     """A mixture of experts in place of the dense FFN."""
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@dataclass(kw_only=True, init=False, eq=False, repr=False)
 class Kind(Block):
     """A kind of layer: what differs from the stack's other layers."""
 
@@ -139,7 +147,7 @@ class Kind(Block):
     """Whether the sliding window holds in this kind of layer."""
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@dataclass(kw_only=True, init=False, eq=False, repr=False)
 class Stack(Block):
     """A second stack of layers, beside the decoder: what differs from it."""
 
@@ -154,7 +162,7 @@ class Stack(Block):
     """The letters' meaning: what each kind overrides."""
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@dataclass(kw_only=True, init=False, eq=False, repr=False)
 class Vision(Stack):
     """A vision tower and its projector: patches in, ``hidden`` wide tokens out."""
 
@@ -170,8 +178,8 @@ class Vision(Stack):
     """How the tower's output reaches the decoder: norm-linear is RMSNorm and one matrix without bias (Gemma 3)."""
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
-class PublishedFigures:
+@dataclass(kw_only=True, init=False, eq=False, repr=False)
+class PublishedFigures(Record):
     """What the makers say, rounded as they say it."""
 
     __pydantic_config__ = STRICT
@@ -183,7 +191,7 @@ class PublishedFigures:
     note: Text | None = None
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@dataclass(kw_only=True, init=False, eq=False, repr=False)
 class ModelSpec(Block):
     """A model spec file. Its name is the file's name without ``.yaml``."""
 
@@ -194,9 +202,9 @@ class ModelSpec(Block):
     """The name as its makers write it."""
     family: Text
     """Models of one kind, for listing and filtering."""
-    aliases: list[Text] = field(default_factory=list)
+    aliases: Sequence[Text] = ()
     """Other names that people type."""
-    hub: list[Text] = field(default_factory=list)
+    hub: Sequence[Text] = ()
     """Hugging Face ids with this architecture."""
     sources: Strings
     """Where the values come from."""

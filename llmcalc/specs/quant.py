@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from llmcalc.specs.model import STRICT, Count, Strings, Text, Within
+from llmcalc.specs.model import STRICT, Count, Record, Strings, Text, Within
 
 Bits = Annotated[int, Within(1, 64)]
 Tensor = Literal[
@@ -14,8 +15,8 @@ Tensor = Literal[
 ]  # fmt: skip
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
-class Overhead:
+@dataclass(kw_only=True, init=False, eq=False, repr=False)
+class Overhead(Record):
     """What a format stores beside the weights themselves: ``bits`` for every ``per`` elements of a row or tensor."""
 
     __pydantic_config__ = STRICT
@@ -27,8 +28,8 @@ class Overhead:
     """Elements that share one; or row (one per output), tensor, or block (rows and columns of ``block``)."""
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
-class Format:
+@dataclass(kw_only=True, init=False, eq=False, repr=False)
+class Format(Record):
     """How a tensor's elements are stored."""
 
     __pydantic_config__ = STRICT
@@ -36,15 +37,15 @@ class Format:
 
     bits: Bits
     """Bits of one element."""
-    overhead: list[Overhead] = field(default_factory=list)
+    overhead: Sequence[Overhead] = ()
     block: Count | None = None
     """Elements that are packed together: rows that are not a multiple of it cannot have this format."""
     tile: Count | None = None
     """Side of the square tile that shares an overhead ``per: block``."""
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
-class Rule:
+@dataclass(kw_only=True, init=False, eq=False, repr=False)
+class Rule(Record):
     """Tensors that get a format; the first rule that fits a tensor decides."""
 
     __pydantic_config__ = STRICT
@@ -60,8 +61,8 @@ class Rule:
     """Only in models with (or without) a mixture of experts."""
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
-class QuantSpec:
+@dataclass(kw_only=True, init=False, eq=False, repr=False)
+class QuantSpec(Record):
     """A quantisation spec file. Its name is the file's name without ``.yaml``."""
 
     __pydantic_config__ = STRICT
@@ -69,11 +70,11 @@ class QuantSpec:
 
     title: Text
     kind: Literal["float", "bitsandbytes", "gptq", "awq", "fp8", "microscaling", "gguf", "integer"]
-    aliases: list[Text] = field(default_factory=list)
+    aliases: Sequence[Text] = ()
     format: Format
     """The format that gives the quantisation its name."""
     rules: list[Rule]
     """Which tensors get which format; what no rule fits keeps the model's own dtype."""
-    runtimes: list[Text] = field(default_factory=list)
+    runtimes: Sequence[Text] = ()
     sources: Strings
     note: Text | None = None
