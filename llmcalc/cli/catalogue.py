@@ -53,7 +53,7 @@ def models(text: Search = None, family: o.Family = None, form: o.Format = "table
             "aliases": entry.data.get("aliases", []), "hub": [],
         })  # fmt: skip
         rows.append((entry.name, entry.data["family"], "not published", "", "", "", ""))
-    columns = ("model", "family", ">parameters", ">active", ">layers", ">hidden", ">context")
+    columns = ("model", "family", ">parameters", ">active", ">?layers", ">?hidden", ">?context")
     notes = [] if rows else [f"no model's name contains {text!r}"]
     title = f"{len(rows)} models"
     render(Document("models", {"text": text, "family": family}, results, [Table(title, columns, rows)], notes, []), form)
@@ -86,7 +86,7 @@ def gpus(text: Search = None, unit: o.Unit = "GiB", form: o.Format = "table", js
             f"{peak:,.0f} TFLOP/s" if peak else "-", f"{spec.tdp_w} W" if spec.tdp_w else "-",
             f"${price:.2f}/h" if price else "-",
         ))  # fmt: skip
-    columns = ("GPU", "card", ">usable memory", ">bandwidth", ">dense 16-bit", ">power", ">price from")
+    columns = ("GPU", "?card", ">usable memory", ">bandwidth", ">dense 16-bit", ">?power", ">?price from")
     notes = [
         "usable memory is what CUDA reports to a process; * what the driver lists; ** as marketed",
         "llmcalc show NAME: all values, which of them are verified, and their sources",

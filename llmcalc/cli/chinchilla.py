@@ -84,7 +84,7 @@ def chinchilla(
         for x in optima
     ]  # fmt: skip
     rows = [
-        (x.law.name, show_count(x.params), show_count(x.tokens), f"{float(x.flops):.3g}", f"{float(x.loss):.4f}",
+        (x.law.name, show_count(x.params), show_count(x.tokens), f"{float(x.flops):.2e}", f"{float(x.loss):.4f}",
          f"{x.tokens_per_param:.3g}")
         for x in optima
     ]  # fmt: skip

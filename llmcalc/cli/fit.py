@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from llmcalc.cli import options as o
+
+if TYPE_CHECKING:
+    from llmcalc.report.document import Table
 
 Gpus = Annotated[
     list[str] | None,
@@ -41,9 +44,9 @@ def fit(
     from llmcalc import resolve
     from llmcalc.engines import fit as engine
     from llmcalc.errors import UsageError
-    from llmcalc.report.document import Document, Table
+    from llmcalc.report.document import Document
     from llmcalc.report.render import render
-    from llmcalc.units import parse_bytes, show_bytes, show_context
+    from llmcalc.units import parse_bytes, show_bytes
 
     form = o.form_of(form, json)
     if not gpu:
@@ -53,59 +56,120 @@ def fit(
     cards = [resolve.gpu(name) for name in gpu]
     method = resolve.method(quant) if quant else resolve.unquantised()
     chosen, named = resolve.chosen(models, family)
-    results, rows, notes, figures = [], [], [], []
+    results: list[dict[str, Any]] = []
+    notes, figures = [], []
     for m in chosen:
         tokens = resolve.context_of(asked, m.blueprint)
         encoder = o.encoder_tokens(asked_encoder, tokens, m.blueprint)
         demand = engine.Demand(m.blueprint, method, dtype or "", kv_dtype, kept, encoder)
-        own = dtype or m.blueprint.dtype
+        stored = method.name if quant else dtype or m.blueprint.dtype
         for card in cards:
             answer = engine.fit(demand, card.usable_bytes, gpus=gpus, context=tokens, batch=batch)
-            spare = answer.available_bytes - answer.load.required_bytes
             results.append({
                 "model": m.name, "family": m.spec.family, "estimate": m.blueprint.estimate, "gpu": card.name,
-                "quant": method.name, "dtype": own, "runtime": "transformers", "ctx": tokens, "batch": batch, "fits": answer.fits,
-                "required_bytes": answer.load.required_bytes, "available_bytes": answer.available_bytes,
-                "spare_bytes": spare, "weight_bytes": answer.load.weight_bytes, "kv_bytes": answer.load.kv_bytes,
+                "quant": method.name, "dtype": dtype or m.blueprint.dtype, "runtime": "transformers", "ctx": tokens, "batch": batch,
+                "fits": answer.fits, "required_bytes": answer.load.required_bytes, "available_bytes": answer.available_bytes,
+                "spare_bytes": answer.available_bytes - answer.load.required_bytes,
+                "weight_bytes": answer.load.weight_bytes, "kv_bytes": answer.load.kv_bytes,
                 "activation_bytes": answer.load.activation_bytes, "overhead_bytes": answer.load.overhead_bytes,
-                "deciding_gpu": answer.deciding_gpu, "total_weight_bytes": demand.weight_bytes,
+                "deciding_gpu": answer.deciding_gpu + 1, "total_weight_bytes": demand.weight_bytes,
                 "total_kv_bytes": demand.cache_bytes(tokens, batch), "kv_tokens": answer.kv_tokens,
                 "max_context": answer.max_context, "max_batch": answer.max_batch, "gpus": gpus, "min_gpus": answer.min_gpus,
             })  # fmt: skip
-            verdict = f"fits, {show_bytes(spare, unit)} spare" if answer.fits else f"no, {show_bytes(-spare, unit)} over"
-            rows.append((
-                o.label(m.blueprint), *((card.name,) if len(cards) > 1 else ()), show_bytes(answer.load.weight_bytes, unit),
-                show_bytes(answer.load.kv_bytes, unit), show_bytes(answer.load.required_bytes, unit), verdict,
-                _most(answer.max_context, show_context), _most(answer.max_batch, str), _most(answer.min_gpus, str),
-            ))  # fmt: skip
             if explain:
-                stored = method.name if quant else own
                 opened = engine.explain(demand, stored, card.usable_bytes, gpus=gpus, context=tokens, batch=batch)
                 figures.append((f"{m.name} on {card.name}", opened))
         if named:
             notes += o.beyond(m.name, tokens, m.blueprint)
-    for card in cards:
-        notes.append(f"{card.name}: {show_bytes(card.usable_bytes, unit)} usable, {card.usable_source}")
-    how = "weights and cache exact; working set of the forward pass and the reserve of "
-    notes.append(f"{how}{show_bytes(kept, unit)} per GPU estimated" + ("; layers spread in order" if gpus > 1 else ""))
+    notes += [f"{card.name}: {show_bytes(card.usable_bytes, unit)} usable, {card.usable_source}" for card in cards]
+    how = "weights and cache are exact, the working set of the forward pass and the reserve of "
+    spread = f"; the layers stand on {gpus} GPUs in order, and the fullest decides" if gpus > 1 else ""
+    notes.append(f"{how}{show_bytes(kept, unit)} per GPU estimates{spread}")
     notes += o.estimates([m.blueprint for m in chosen])
-    per = "the fullest of " if gpus > 1 else ""
-    title = f"{method.name if quant else 'As published'} on {per}{gpus} x {cards[0].name if len(cards) == 1 else 'GPU'}"
-    title += f", context {show_context(asked or resolve.DEFAULT_CONTEXT)}, batch {batch}"
-    columns = (
-        "model", *(("GPU",) if len(cards) > 1 else ()), ">weights", ">KV", ">needed", "verdict", ">max ctx", ">max batch", ">GPUs",
-    )  # fmt: skip
-    marks = {row[-4]: ("good" if row[-4].startswith("fits") else "bad") for row in rows}
+    alone = named and len(results) == 1
     inputs = {
         "models": models or [], "family": family, "gpu": [card.name for card in cards], "gpus": gpus, "quant": quant,
         "dtype": dtype, "ctx": asked or resolve.DEFAULT_CONTEXT, "batch": batch, "kv_dtype": kv_dtype,
         "encoder_ctx": asked_encoder, "reserve_bytes": kept,
     }  # fmt: skip
-    document = Document("fit", inputs, results, [Table(title, columns, rows, marks=marks)], notes, figures)
-    render(document, form, explain=explain, unit=unit)
+    table = _one(results[0], unit) if alone else _many(results, unit)
+    render(Document("fit", inputs, results, [table], notes, figures), form, explain=explain, unit=unit)
     return 1 if named and not all(result["fits"] for result in results) else 0
 
 
-def _most(value: int | None, show: Callable[[int], str]) -> str:
-    """A bound as shown: a dash where there is none, and 0 where nothing fits."""
+def _bound(value: int | None, show: Callable[[int], str] = str) -> str:
+    """A bound as shown: a dash where there is none, 0 where nothing fits."""
     return "-" if value is None else show(value)
+
+
+def _verdict(result: dict[str, Any], unit: str) -> str:
+    from llmcalc.units import show_bytes
+
+    spare = result["spare_bytes"]
+    return f"fits, {show_bytes(spare, unit)} spare" if result["fits"] else f"no, {show_bytes(-spare, unit)} over"
+
+
+def _name(result: dict[str, Any]) -> str:
+    return f"{result['model']} (estimate)" if result["estimate"] else str(result["model"])
+
+
+def _stored(result: dict[str, Any]) -> str:
+    return str(result["dtype"] if result["quant"] == "none" else result["quant"])
+
+
+def _one(result: dict[str, Any], unit: str) -> Table:
+    """One model on one kind of GPU: what needs how much, and what would fit."""
+    from llmcalc.report.document import Table
+    from llmcalc.units import show_bytes, show_context
+
+    gpus, verdict = result["gpus"], _verdict(result, unit)
+    fullest = f"GPU {result['deciding_gpu']} of {gpus}" if gpus > 1 else result["gpu"]
+    enough = "no number of them: one layer alone is too large" if result["min_gpus"] is None else f"{result['min_gpus']}"
+    rows = [
+        (f"weights, {_stored(result)}", show_bytes(result["weight_bytes"], unit), "exact"),
+        (f"cache, {result['ctx']:,} tokens x {result['batch']}", show_bytes(result["kv_bytes"], unit), "exact"),
+        ("working set", show_bytes(result["activation_bytes"], unit), "estimated"),
+        ("reserve", show_bytes(result["overhead_bytes"], unit), "stated"),
+        (f"needed on {fullest}", show_bytes(result["required_bytes"], unit), ""),
+        (f"usable on a {result['gpu']}", show_bytes(result["available_bytes"], unit), ""),
+        ("verdict", verdict, ""),
+        (f"largest context, batch {result['batch']}", _bound(result["max_context"], lambda n: f"{n:,} tokens"), ""),
+        (f"largest batch, context {show_context(result['ctx'])}", _bound(result["max_batch"]), ""),
+        ("GPUs it takes", enough, ""),
+    ]
+    title = f"{_name(result)} on {gpus} x {result['gpu']}"
+    return Table(title, ("", ">", ""), rows, frozenset({4, 6}), {verdict: "good" if result["fits"] else "bad"})
+
+
+def _many(results: list[dict[str, Any]], unit: str) -> Table:
+    """A row for each model and kind of GPU."""
+    from llmcalc.report.document import Table
+    from llmcalc.units import show_bytes, show_context
+
+    cards = list(dict.fromkeys(result["gpu"] for result in results))
+    columns = (
+        "model",
+        *(("GPU",) if len(cards) > 1 else ()),
+        ">?weights",
+        ">?cache",
+        ">needed",
+        "verdict",
+        ">max context",
+        ">?max batch",
+        ">GPUs",
+    )
+    rows = [
+        (
+            _name(r), *((r["gpu"],) if len(cards) > 1 else ()), show_bytes(r["weight_bytes"], unit), show_bytes(r["kv_bytes"], unit),
+            show_bytes(r["required_bytes"], unit), _verdict(r, unit), _bound(r["max_context"], show_context),
+            _bound(r["max_batch"]), _bound(r["min_gpus"]),
+        )
+        for r in results
+    ]  # fmt: skip
+    marks = {_verdict(r, unit): "good" if r["fits"] else "bad" for r in results}
+    quants, contexts, gpus = {_stored(r) for r in results}, {r["ctx"] for r in results}, results[0]["gpus"] if results else 1
+    stored = quants.pop() if len(quants) == 1 else "as published"
+    context = show_context(contexts.pop()) if len(contexts) == 1 else f"up to {show_context(max(contexts, default=0))}"
+    where = f"{gpus} x {cards[0]}" if len(cards) == 1 else f"{gpus} of each GPU"
+    batch = results[0]["batch"] if results else 1
+    return Table(f"{stored} on {where}, context {context}, batch {batch}", columns, rows, marks=marks)

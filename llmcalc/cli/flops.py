@@ -58,7 +58,7 @@ def flops(
             figures.append((m.name, engine.explain_decode(m.blueprint, tokens, batch, encoder_context=encoder)))
     notes.append(f"a product of m x k and k x n costs 2mkn; backward is twice forward; training and prefill with the {mask} mask")
     notes += o.estimates([m.blueprint for m in chosen])
-    columns = ("model", ">context", ">forward, full", ">causal", ">training", ">prefill", ">per decoded token")
+    columns = ("model", ">context", ">forward, full", ">?causal", ">training", ">?prefill", ">per decoded token")
     title = f"FLOPs of {batch} sequence{'s' if batch > 1 else ''}"
     inputs = {
         "models": models, "ctx": asked or resolve.DEFAULT_CONTEXT, "batch": batch, "mask": mask, "encoder_ctx": asked_encoder,

@@ -62,7 +62,7 @@ def kv(
     if not named:
         notes.append("windowed layers capped at their window; latents for MLA; cross-attention and states under 'other'")
     notes += o.estimates([m.blueprint for m in chosen])
-    columns = ("model", ">context", ">per token", ">KV cache", ">other", ">total")
+    columns = ("model", ">context", ">per token", ">KV cache", ">?other", ">?total")
     title = f"KV cache, {kv_dtype}, batch {batch}"
     inputs = {
         "models": models or [], "family": family, "ctx": asked or resolve.DEFAULT_CONTEXT, "batch": batch, "kv_dtype": kv_dtype,

@@ -41,7 +41,7 @@ def params(
         title = f"{o.label(m.blueprint)}: {show_count(c.total)} parameters"
         if c.active != c.total:
             title += f", {show_count(c.active)} active per token"
-        columns = ("component", ">parameters", ">", ">share", ">active")
+        columns = ("component", ">parameters", ">?", ">share", ">active")
         tables.append(Table(title, columns, rows, frozenset({len(rows) - 1})))
         if c.router_buffers:
             notes.append(f"{c.router_buffers:,} router correction biases are buffers: in the checkpoint, not in the total")
@@ -51,7 +51,7 @@ def params(
              o.share(c.embedding + c.lm_head, c.total))
             for m, c in zip(chosen, counts, strict=True)
         ]  # fmt: skip
-        columns = ("model", "family", ">total", ">parameters", ">active", ">embedding + head")
+        columns = ("model", "?family", ">total", ">parameters", ">?active", ">?embedding + head")
         tables.append(Table("Parameters", columns, rows))
     figures = []
     if explain:

@@ -48,7 +48,7 @@ def _flat(data: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
         elif isinstance(value, list):
             yield prefix + key, ", ".join(map(str, value))
         else:
-            yield prefix + key, f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+            yield prefix + key, f"{value:,}" if isinstance(value, int) and value > 9999 else str(value)
 
 
 def _facts(title: str, data: dict[str, Any], skip: tuple[str, ...] = ()) -> Any:

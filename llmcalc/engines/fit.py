@@ -139,7 +139,7 @@ def _spread(loads: list[int], gpus: int) -> list[tuple[int, int]]:
 
 
 class Fit(NamedTuple):
-    """The answer for one model on one kind of GPU. ``max_context`` is None where nothing bounds it."""
+    """The answer for one model on one kind of GPU. ``max_context`` and ``max_batch`` are None where nothing bounds them."""
 
     fits: bool
     load: Load
@@ -191,6 +191,7 @@ def fit(demand: Demand, available: int, *, gpus: int = 1, context: int, batch: i
     bounded = trained if trained is not None else (2**40 if growing else None)
     max_context = largest(lambda n: enough(n, batch), bounded) if bounded else (None if enough(context, batch) else 0)
     max_batch = largest(lambda n: enough(context, n), MOST_SEQUENCES)
+    unbounded = max_batch == MOST_SEQUENCES
     return Fit(
         fits=load.required_bytes <= available,
         load=load,
@@ -199,7 +200,7 @@ def fit(demand: Demand, available: int, *, gpus: int = 1, context: int, batch: i
         used_gpus=len(ranges),
         min_gpus=_pack(loads, room(context, batch)),
         max_context=max_context,
-        max_batch=max_batch,
+        max_batch=None if unbounded else max_batch,
         kv_tokens=_tokens(demand, room(context, batch), gpus),
     )
 

@@ -9,7 +9,10 @@ SCHEMA = "llmcalc/1"
 
 
 class Table(NamedTuple):
-    """Rows of text under columns. A column whose title begins with ``>`` holds numbers and stands to the right.
+    """Rows of text under columns.
+
+    A column whose title begins with ``>`` holds numbers and stands to the right. One with ``?`` (after it) gives way,
+    the last first, where a terminal is too narrow for all; pipes and files get every column.
 
     ``strong`` are the rows (totals, the verdict) that are set off; ``marks`` colour a cell's text on a
     terminal: good, bad or faint.
@@ -22,12 +25,20 @@ class Table(NamedTuple):
     marks: dict[str, str] = {}
 
     def heads(self) -> list[str]:
-        """Column titles without the marker."""
-        return [column.removeprefix(">") for column in self.columns]
+        """Column titles without the markers."""
+        return [column.lstrip(">?") for column in self.columns]
 
     def right(self, index: int) -> bool:
         """Whether a column holds numbers."""
         return self.columns[index].startswith(">")
+
+    def gives_way(self, index: int) -> bool:
+        """Whether a narrow terminal may do without a column."""
+        return "?" in self.columns[index][:2]
+
+    def widths(self) -> list[int]:
+        """Columns' widths with nothing cut."""
+        return [max(len(row[i]) for row in (self.heads(), *self.rows)) for i in range(len(self.columns))]
 
 
 class Document(NamedTuple):

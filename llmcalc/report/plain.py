@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from llmcalc.report.document import Document, Table
-
-
-def _cells(table: Table) -> tuple[list[str], Sequence[tuple[str, ...]], list[int]]:
-    heads = table.heads()
-    widths = [max(len(row[i]) for row in [tuple(heads), *table.rows]) for i in range(len(heads))]
-    return heads, table.rows, widths
 
 
 def _line(cells: Iterable[str], widths: list[int], table: Table, gap: str) -> str:
@@ -21,7 +15,7 @@ def _line(cells: Iterable[str], widths: list[int], table: Table, gap: str) -> st
 
 def aligned(table: Table) -> Iterator[str]:
     """Columns aligned by spaces, two between them."""
-    heads, rows, widths = _cells(table)
+    heads, rows, widths = table.heads(), table.rows, table.widths()
     if table.title:
         yield table.title
     yield _line(heads, widths, table, "  ")
@@ -31,7 +25,7 @@ def aligned(table: Table) -> Iterator[str]:
 
 def markdown(table: Table) -> Iterator[str]:
     """A GitHub table."""
-    heads, rows, widths = _cells(table)
+    heads, rows, widths = table.heads(), table.rows, table.widths()
     if table.title:
         yield f"**{table.title}**"
         yield ""

@@ -48,8 +48,9 @@ def _on_terminal(document: Document, explain: bool, unit: str) -> None:
     from llmcalc.report import terminal
 
     console = terminal.console()
-    for table in document.tables:
-        terminal.show(table, console)
+    left_out = sum(terminal.show(table, console) for table in document.tables)
+    if left_out:
+        console.print(f"note: {left_out} columns more on a wider terminal, or with --format markdown", style="dim")
     for note in document.notes:
         console.print(f"note: {note}", style="dim")
     if explain:

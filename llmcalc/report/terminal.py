@@ -19,18 +19,50 @@ def console() -> Console:
     return Console(file=sys.stdout, markup=False, highlight=False, emoji=False)
 
 
-def show(table: Table, on: Console) -> None:
-    """Print one table. Columns give way from the left, so that figures stay whole."""
-    drawn = RichTable(
-        title=Text(table.title, style="bold") if table.title else None, title_justify="left",
-        box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False,
-    )  # fmt: skip
-    for index, head in enumerate(table.heads()):
+def _kept(table: Table, width: int) -> list[int]:
+    """The columns that fit side by side; those that give way go from the right. Empty where even the rest does not fit."""
+    widths, kept = table.widths(), list(range(len(table.columns)))
+
+    def needed() -> int:
+        return sum(widths[i] for i in kept) + 3 * (len(kept) - 1) + 2
+
+    for index in reversed(range(len(table.columns))):
+        if needed() > width and table.gives_way(index):
+            kept.remove(index)
+    # Text may be folded down to a third of its width, numbers never.
+    text = sum(widths[i] for i in kept if not table.right(i))
+    return kept if needed() - 2 * text // 3 <= width else []
+
+
+def show(table: Table, on: Console) -> int:
+    """Print one table, and give the number of columns that had no room."""
+    kept = _kept(table, on.width)
+    if not kept:
+        _as_records(table, on)
+        return 0
+    drawn = _drawn(table)
+    for index in kept:
         right = table.right(index)
         # Numbers never wrap; text may.
-        drawn.add_column(head, justify="right" if right else "left", no_wrap=right, overflow="fold")
-    for index, row in enumerate(table.rows):
-        style = "bold" if index in table.strong else ""
-        cells = [Text(cell, style=STYLES.get(table.marks.get(cell, ""), "")) for cell in row]
-        drawn.add_row(*cells, style=style)
+        drawn.add_column(table.heads()[index], justify="right" if right else "left", no_wrap=right, overflow="fold")
+    for number, row in enumerate(table.rows):
+        cells = [Text(row[i], style=STYLES.get(table.marks.get(row[i], ""), "")) for i in kept]
+        drawn.add_row(*cells, style="bold" if number in table.strong else "")
     on.print(drawn)
+    return len(table.columns) - len(kept)
+
+
+def _drawn(table: Table) -> RichTable:
+    title = Text(table.title, style="bold") if table.title else None
+    return RichTable(title=title, title_justify="left", box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+
+
+def _as_records(table: Table, on: Console) -> None:
+    """A table too wide for the terminal, one row under the other."""
+    heads, label = table.heads(), max(len(head) for head in table.heads())
+    on.print(Text(table.title, style="bold"))
+    for row in table.rows:
+        on.print()
+        for head, cell in zip(heads, row, strict=True):
+            on.print(Text.assemble((head.ljust(label) + "  ", "dim"), (cell, STYLES.get(table.marks.get(cell, ""), ""))))
+    on.print()

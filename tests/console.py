@@ -1,0 +1,113 @@
+"""Console blocks of the documentation: found, run, and (on request) written anew.
+
+    python tests/console.py        rewrites the output of every block in README.md, CONTRIBUTING.md and docs/
+
+A block opens with ```console; lines that start with ``$ llmcalc`` are commands, what follows each is its output, as
+a pipe gets it (stderr after stdout, then ``[exit N]`` where N is not 0). A line ``...`` stands for lines left out.
+"""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+class Step(NamedTuple):
+    """A command of a block and the output that the text shows."""
+
+    file: Path
+    line: int
+    command: str
+    shown: list[str]
+
+
+def pages() -> list[Path]:
+    """Every page whose console blocks count."""
+    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def steps(page: Path) -> list[Step]:
+    """The commands of a page in order."""
+    text = page.read_text(encoding="utf-8")
+    found = []
+    for block in BLOCK.finditer(text):
+        first = text.count("\n", 0, block.start()) + 2
+        for number, line in enumerate(block[1].splitlines()):
+            if line.startswith("$ "):
+                found.append(Step(page, first + number, line[2:], []))
+            elif found:
+                found[-1].shown.append(line)
+    return found
+
+
+def run(command: str) -> list[str]:
+    """What a command prints into a pipe."""
+    words = shlex.split(command)
+    if words[0] != "llmcalc":
+        raise ValueError(f"only llmcalc commands can be run: {command}")
+    done = subprocess.run(
+        [sys.executable, "-m", "llmcalc", *words[1:]],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    lines = (done.stdout + done.stderr).splitlines()
+    return [line.rstrip() for line in lines] + ([f"[exit {done.returncode}]"] if done.returncode else [])
+
+
+def agrees(shown: list[str], got: list[str]) -> bool:
+    """Whether the output is the one shown, ``...`` standing for any lines."""
+    pattern = "\n".join(r"(?:.*\n)*?.*" if line == "..." else re.escape(line) for line in shown).rstrip("\n")
+    return re.fullmatch(pattern, "\n".join(got).rstrip("\n")) is not None
+
+
+def _head_and_tail(shown: list[str], got: list[str]) -> list[str]:
+    """The new output cut as the old one was: as many lines before and after the ``...``."""
+    if "..." not in shown:
+        return got
+    at = shown.index("...")
+    after = len(shown) - at - 1
+    return [*got[:at], "...", *(got[-after:] if after else [])]
+
+
+def rewrite(page: Path) -> bool:
+    """Put today's output into a page's blocks. Gives whether anything changed."""
+    text = page.read_text(encoding="utf-8")
+
+    def block(match: re.Match[str]) -> str:
+        out: list[str] = []
+        shown: list[str] = []
+        command = ""
+
+        def close() -> None:
+            if command:
+                blank = shown[-1:] == [""]
+                out.extend(_head_and_tail(shown[:-1] if blank else shown, run(command)))
+                out.extend([""] if blank else [])
+
+        for line in match[1].splitlines():
+            if line.startswith("$ "):
+                close()
+                command, shown = line[2:], []
+                out.append(line)
+            else:
+                shown.append(line)
+        close()
+        return "```console\n" + "\n".join(out) + "\n```"
+
+    new = BLOCK.sub(block, text)
+    page.write_text(new, encoding="utf-8")
+    return new != text
+
+
+if __name__ == "__main__":
+    for one in pages():
+        if one.exists():
+            sys.stdout.write(f"{one.relative_to(ROOT)}: {'rewritten' if rewrite(one) else 'unchanged'}\n")
