@@ -131,7 +131,7 @@ def _one(result: dict[str, Any], unit: str) -> Table:
         ("working set", show_bytes(result["activation_bytes"], unit), "estimated"),
         ("reserve", show_bytes(result["overhead_bytes"], unit), "stated"),
         (f"needed on {fullest}", show_bytes(result["required_bytes"], unit), ""),
-        (f"usable on a {result['gpu']}", show_bytes(result["available_bytes"], unit), ""),
+        (f"usable on one {result['gpu']}", show_bytes(result["available_bytes"], unit), ""),
         ("verdict", verdict, ""),
         (f"largest context, batch {result['batch']}", _bound(result["max_context"], lambda n: f"{n:,} tokens"), ""),
         (f"largest batch, context {show_context(result['ctx'])}", _bound(result["max_batch"]), ""),
@@ -147,27 +147,19 @@ def _many(results: list[dict[str, Any]], unit: str) -> Table:
     from llmcalc.units import show_bytes, show_context
 
     cards = list(dict.fromkeys(result["gpu"] for result in results))
-    columns = (
-        "model",
-        *(("GPU",) if len(cards) > 1 else ()),
-        ">?weights",
-        ">?cache",
-        ">needed",
-        "verdict",
-        ">max context",
-        ">?max batch",
-        ">GPUs",
-    )
+    card = ("GPU",) if len(cards) > 1 else ()
+    columns = ("model", *card, ">?weights", ">?cache", ">needed", "verdict", ">spare", ">max context", ">?max batch", ">GPUs")
     rows = [
         (
-            _name(r), *((r["gpu"],) if len(cards) > 1 else ()), show_bytes(r["weight_bytes"], unit), show_bytes(r["kv_bytes"], unit),
-            show_bytes(r["required_bytes"], unit), _verdict(r, unit), _bound(r["max_context"], show_context),
-            _bound(r["max_batch"]), _bound(r["min_gpus"]),
+            _name(r), *((r["gpu"],) if card else ()), show_bytes(r["weight_bytes"], unit), show_bytes(r["kv_bytes"], unit),
+            show_bytes(r["required_bytes"], unit), "fits" if r["fits"] else "no", show_bytes(r["spare_bytes"], unit),
+            _bound(r["max_context"], show_context), _bound(r["max_batch"]), _bound(r["min_gpus"]),
         )
         for r in results
     ]  # fmt: skip
-    marks = {_verdict(r, unit): "good" if r["fits"] else "bad" for r in results}
-    quants, contexts, gpus = {_stored(r) for r in results}, {r["ctx"] for r in results}, results[0]["gpus"] if results else 1
+    marks = {"fits": "good", "no": "bad"}
+    gpus = results[0]["gpus"] if results else 1
+    quants, contexts = {_stored(r) for r in results}, {r["ctx"] for r in results}
     stored = quants.pop() if len(quants) == 1 else "as published"
     context = show_context(contexts.pop()) if len(contexts) == 1 else f"up to {show_context(max(contexts, default=0))}"
     where = f"{gpus} x {cards[0]}" if len(cards) == 1 else f"{gpus} of each GPU"

@@ -54,7 +54,9 @@ def show(table: Table, on: Console) -> int:
 
 def _drawn(table: Table) -> RichTable:
     title = Text(table.title, style="bold") if table.title else None
-    return RichTable(title=title, title_justify="left", box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    return RichTable(
+        title=title, title_justify="left", box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, show_header=any(table.heads())
+    )
 
 
 def _as_records(table: Table, on: Console) -> None:
