@@ -59,7 +59,7 @@ def specs(draw: Any) -> dict[str, Any]:
     else:
         spec["tied_head"] = draw(st.booleans())
     if kind == "encoder-decoder":
-        spec["encoder"] = {"layers": draw(st.integers(1, 9))}
+        spec["encoder"] = {"layers": layers + draw(st.integers(0, 4))}
     return spec
 
 

@@ -6,7 +6,6 @@ Exit codes: 0 yes, 1 the answer is no, 2 the question was wrong.
 from __future__ import annotations
 
 import gc
-import os
 import sys
 from importlib import import_module
 from typing import Any
@@ -83,10 +82,6 @@ def main(arguments: list[str] | None = None) -> None:
         code = _fail(f"{error.format_message()} ({error.ctx.command_path if error.ctx else 'llmcalc'} --help)")
     except typer.Abort:
         code = 130
-    except BrokenPipeError:
-        # The reader has what it wanted. Python must not find the closed pipe again when it exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
     finally:
         gc.enable()
     sys.exit(code or 0)

@@ -14,10 +14,9 @@ What = Annotated[Literal["model", "gpu", "quant"], typer.Argument(help="Which ki
 def schema(what: What = "model", form: o.Format = "table", json: o.Json = False) -> int:
     """Print the JSON Schema of a spec file; with --json inside llmcalc's usual document."""
     import json as encoder
-    import sys
 
     from llmcalc.report.document import Document
-    from llmcalc.report.render import render
+    from llmcalc.report.render import emit, render
     from llmcalc.specs.validate import json_schema
 
     found = json_schema(f"{what}s")
@@ -26,5 +25,5 @@ def schema(what: What = "model", form: o.Format = "table", json: o.Json = False)
         render(Document("schema", {"what": what}, [{"what": what, "json_schema": found}], [], [], []), form)
     else:
         # A schema has no tabular form: every other format prints the schema itself.
-        sys.stdout.write(encoder.dumps(found, indent=2) + "\n")
+        emit(encoder.dumps(found, indent=2) + "\n")
     return 0

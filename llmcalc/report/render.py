@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 
@@ -72,7 +73,15 @@ def render(document: Document, form: str = "table", *, explain: bool = False, un
         text = plain.comma_separated(document)
     else:
         text = "\n".join((_markdown if form == "markdown" else _text)(document, explain, unit)) + "\n"
+    emit(text)
+
+
+def emit(text: str) -> None:
+    """Write to stdout. A letter that its encoding lacks becomes ``?``; a reader who has gone is no error."""
     encoding = sys.stdout.encoding or "ascii"
-    # A title may hold a letter that an ASCII stdout cannot show; that is no reason to fail.
-    sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python must not find the closed pipe again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -169,7 +169,7 @@ def nearest(kind: str, wanted: str) -> list[str]:
     from difflib import get_close_matches
 
     known = index(kind)
-    close = get_close_matches(wanted[:60], list(known), n=8, cutoff=0.7)
+    close = get_close_matches(wanted[:60], list(known), n=8)
     return list(dict.fromkeys(known[name] for name in close))[:3]
 
 
