@@ -96,7 +96,8 @@ def test_results_come_in_the_order_asked(run: Run) -> None:
     ("typed", "meant"),
     [
         ("llama-3-70b", "llama3-70b"), ("meta-llama/Meta-Llama-3-70B", "llama3-70b"), ("Meta-Llama-3-70B-Instruct", "llama3-70b"),
-        ("LLaMA3 70B", "llama3-70b"), ("llama3_70b", "llama3-70b"), ("llama3-405b", "llama3.1-405b"), ("mistral-7b", "mistral-7b-v0.3"),
+        ("LLaMA3 70B", "llama3-70b"), ("llama3_70b", "llama3-70b"), ("llama3-405b", "llama3.1-405b"),
+        ("mistral-7b", "mistral-7b-v0.3"),
         ("gpt-2", "gpt2"), ("openai-community/gpt2", "gpt2"), ("deepseek-ai/DeepSeek-R1", "deepseek-r1"),
     ],
 )  # fmt: skip

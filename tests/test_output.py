@@ -82,7 +82,8 @@ def test_a_closed_pipe_is_no_error() -> None:
 @pytest.mark.parametrize(
     "command",
     ["params llama3-70b", "params --family llama", "kv --family gemma --ctx 128k", "fit llama3-8b --gpu a100-80",
-     "flops llama3-8b gpt2", "fit llama3-70b gpt-4 --gpu a100-80 --gpu rtx4090 --quant nf4", "gpus a100", "chinchilla --params 70B"],
+     "flops llama3-8b gpt2", "fit llama3-70b gpt-4 --gpu a100-80 --gpu rtx4090 --quant nf4", "gpus a100",
+     "chinchilla --params 70B"],
 )  # fmt: skip
 def test_a_table_fits_its_terminal(command: str, columns: int) -> None:
     text = visible(on_terminal(*command.split(), columns=columns))

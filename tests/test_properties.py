@@ -26,7 +26,8 @@ def specs(draw: Any) -> dict[str, Any]:
     spec: dict[str, Any] = {
         "family": "invented", "sources": ["a test"], "type": kind, "layers": layers, "heads": heads,
         "hidden": heads * draw(st.integers(1, 24)), "vocab": draw(st.integers(1, 5000)), "ffn": draw(st.integers(1, 600)),
-        "context": draw(st.integers(1, 100_000)), "gated": draw(st.booleans()), "norm": draw(st.sampled_from(["rmsnorm", "layernorm", "none"])),
+        "context": draw(st.integers(1, 100_000)), "gated": draw(st.booleans()),
+        "norm": draw(st.sampled_from(["rmsnorm", "layernorm", "none"])),
         "biases": draw(st.sampled_from([["all"], ["qkv"], ["attention", "ffn"], ["o", "down"]])),
         "positions": draw(st.sampled_from(["rotary", "learned", "alibi", "relative", "none"])),
     }  # fmt: skip

@@ -49,7 +49,7 @@ def self_attention(draft: Draft, at: Place, spec: Attention, norm: Norm, h: Dim,
     draft.op(at, "scores", PART, "attention", ("q", "k", "v"), "mixed", a * d,
              heads=a, qk=d, v=d, window=_window(spec), causal=spec.causal)  # fmt: skip
     if spec.causal:
-        draft.caches.append(Cache(f"{at.prefix}.kv", "kv", 2 * k * d, at.run, at.depth, k, _window(spec)))
+        draft.caches.append(Cache(f"{at.prefix}.kv", "kv", at.stack, 2 * k * d, at.run, at.depth, k, _window(spec)))
     draft.linear(at, "o", PART, h, a * d, "mixed", "attention_out", bias="o" in spec.biases, split="row")
 
 
@@ -63,7 +63,7 @@ def cross_attention(draft: Draft, at: Place, spec: Attention, h: Dim, reads: str
                      bias=role in spec.biases, split="column", rows="encoder_token")  # fmt: skip
     draft.op(at, "cross_scores", part, "attention", ("cross_q", "cross_k", "cross_v"), "cross_mixed", a * d,
              heads=a, qk=d, v=d, cross=True)  # fmt: skip
-    draft.caches.append(Cache(f"{at.prefix}.cross", "cross", 2 * k * d, at.run, at.depth, k, per="encoder_token"))
+    draft.caches.append(Cache(f"{at.prefix}.cross", "cross", at.stack, 2 * k * d, at.run, at.depth, k, per="encoder_token"))
     draft.linear(at, "cross_o", part, h, a * d, "cross_mixed", "cross_out", bias="o" in spec.biases, split="row")
 
 
@@ -89,5 +89,5 @@ def latent_attention(draft: Draft, at: Place, spec: Attention, norm: Norm, h: Di
     draft.op(at, "scores", PART, "attention", ("q", "kv"), "mixed", a * d_v, heads=a, qk=d_n + d_r, v=d_v,
              window=_window(spec), causal=spec.causal, cached_qk=r_kv + d_r, cached_v=r_kv)  # fmt: skip
     # One latent for all heads: no rank of tensor parallelism can do with less than the whole.
-    draft.caches.append(Cache(f"{at.prefix}.latent", "latent", r_kv + d_r, at.run, at.depth, Dim(1, "1"), _window(spec)))
+    draft.caches.append(Cache(f"{at.prefix}.latent", "latent", at.stack, r_kv + d_r, at.run, at.depth, Dim(1, "1"), _window(spec)))
     draft.linear(at, "o", PART, h, a * d_v, "mixed", "attention_out", bias="o" in spec.biases, split="row")

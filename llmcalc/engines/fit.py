@@ -7,10 +7,9 @@ The working set of the forward pass and the reserve are estimates, and say so; w
 """
 
 from collections.abc import Callable
-from functools import cached_property
 from typing import Any, NamedTuple
 
-from llmcalc.blueprint.parts import Blueprint, Cache, product
+from llmcalc.blueprint.parts import Blueprint, product, without_formulas
 from llmcalc.engines import kv
 from llmcalc.engines.weights import Method, assign, share_bytes
 from llmcalc.quantity import Dim, Quantity, least
@@ -37,29 +36,60 @@ class Load(NamedTuple):
         return sum(self)
 
 
+class WorkingSet(NamedTuple):
+    """What a forward pass holds at its widest operation: the residual, what the operation reads and what it writes."""
+
+    width: Any
+    logits: Any
+
+    def bytes(self, context: Any, batch: Any) -> Any:
+        """16-bit activations of one piece of the prompt, and each sequence's logits in fp32."""
+        tokens = least(product((batch, context)), Dim(CHUNK_TOKENS, "chunk") if isinstance(context, Dim) else CHUNK_TOKENS)
+        live = product((2, tokens)) * self.width
+        return live if self.logits is None else live + product((4, batch, self.logits))
+
+
+def working_set(blueprint: Blueprint) -> WorkingSet:
+    """The widest operation of a model's layers."""
+    inner = [op for op in blueprint.ops if op.kind == "matmul" and op.layers and op.rows != "patch"]
+    widest = max(inner, key=lambda op: int(op.repeats) * (int(op.inner) + int(op.width)))
+    heads = [op for op in blueprint.ops if op.rows == "logit" and op.part == "lm_head"]
+    width = Dim(blueprint.stacks[-1].hidden, "h") + product((widest.repeats, widest.inner + widest.width))
+    return WorkingSet(width, heads[0].width if heads else None)
+
+
 class Demand:
     """A model under a quantisation, ready to be asked at many contexts and batches.
 
     ``unit`` is what cannot be divided: a layer, with the ends attached to the first and the last.
     """
 
-    def __init__(self, blueprint: Blueprint, method: Method, dtype: str = "", kv_dtype: str = "bf16",
-                 reserve: int = RESERVE_BYTES, encoder_context: int = 0) -> None:  # fmt: skip
-        self.blueprint, self.kv_dtype, self.reserve = blueprint, kv_dtype, reserve
-        self.encoder_context = encoder_context
-        self.first_unit = {}
-        units = 0
+    def __init__(
+        self,
+        blueprint: Blueprint,
+        method: Method,
+        dtype: str = "",
+        kv_dtype: str = "bf16",
+        reserve: int = RESERVE_BYTES,
+        encoder_context: int = 0,
+    ) -> None:
+        self.blueprint = blueprint
+        self.kv_dtype, self.reserve, self.encoder_context = kv_dtype, reserve, encoder_context
+        self.bare = without_formulas(blueprint)
+        symbolic = working_set(blueprint)
+        self.working = WorkingSet(int(symbolic.width), None if symbolic.logits is None else int(symbolic.logits))
+        self.first_unit: dict[str, int] = {}
+        self.units = 0
         for stack in blueprint.stacks:
-            self.first_unit[stack.name] = units
-            units += stack.depth
-        self.units = units
+            self.first_unit[stack.name] = self.units
+            self.units += stack.depth
         self.weights = self._unit_weights(method, dtype or blueprint.dtype)
         self.weight_bytes = sum(self.weights)
 
     def _unit_weights(self, method: Method, dtype: str) -> list[int]:
         depth = {stack.name: stack.depth for stack in self.blueprint.stacks}
         weights = [0] * self.units
-        for share in assign(self.blueprint, method):
+        for share in assign(self.bare, method):
             first, last = self.first_unit[share.weight.stack], share.weight.last
             total = int(share_bytes(share, method, dtype))
             if not share.layers:
@@ -71,40 +101,23 @@ class Demand:
                     weights[first + layer] += total // len(share.layers)
         return weights
 
-    @cached_property
-    def _caches(self) -> list[tuple[int, int, Cache]]:
-        """First unit, layers and entry of each kind of cache."""
-        return [(self.first_unit[c.name.split(".")[0]], len(c.layers), c) for c in self.blueprint.caches]
-
     def cache_bytes(self, context: int, batch: int) -> int:
         """All that is cached, over all GPUs."""
-        return kv.size(self.blueprint, context, batch, self.kv_dtype, self.encoder_context).total
+        return kv.size(self.bare, context, batch, self.kv_dtype, self.encoder_context).total
 
     def unit_bytes(self, context: int, batch: int) -> list[int]:
         """Weights and cache of every unit."""
         loads = list(self.weights)
-        for first, layers, cache in self._caches:
-            one = -(-kv.entry_bytes(cache, context, batch, self.kv_dtype, self.encoder_context) // layers)
+        for cache in self.bare.caches:
+            first = self.first_unit[cache.stack]
+            one = -(-kv.entry_bytes(cache, context, batch, self.kv_dtype, self.encoder_context) // len(cache.layers))
             for layer in cache.layers:
                 loads[first + layer] += one
         return loads
 
-    def working_bytes(self, context: Any, batch: Any) -> Any:
-        """The widest operation of a layer over one piece of the prompt, 16-bit, and the logits of each sequence in fp32."""
-        return working_set(self.blueprint, context, batch)
-
-
-def working_set(blueprint: Blueprint, context: Any, batch: Any) -> Any:
-    """Bytes live at the widest operation: the residual, what it reads and what it writes."""
-    inner = [op for op in blueprint.ops if op.kind == "matmul" and op.rows not in ("logit", "patch", "sequence")]
-    widest = max(inner, key=lambda op: int(op.repeats) * (int(op.inner) + int(op.width)))
-    tokens = least(product((batch, context)), Dim(CHUNK_TOKENS, "chunk"))
-    width = Dim(blueprint.stacks[-1].hidden, "h") + product((widest.repeats, widest.inner + widest.width))
-    heads = [op for op in blueprint.ops if op.rows == "logit" and op.weight.endswith("lm_head")]
-    live = product((Dim(2, "2", names={}), tokens)) * width
-    for op in heads:
-        live = live + product((Dim(4, "4", names={}), batch, op.width))
-    return live
+    def working_bytes(self, context: int, batch: int) -> int:
+        """What the forward pass holds beside weights and cache."""
+        return int(self.working.bytes(context, batch))
 
 
 def _pack(loads: list[int], capacity: int) -> int | None:
@@ -171,7 +184,7 @@ def fit(demand: Demand, available: int, *, gpus: int = 1, context: int, batch: i
     """The verdict on ``gpus`` equal GPUs of ``available`` bytes, with what would fit and how many it takes."""
 
     def room(at_context: int, at_batch: int) -> int:
-        return available - demand.reserve - int(demand.working_bytes(at_context, at_batch))
+        return available - demand.reserve - demand.working_bytes(at_context, at_batch)
 
     def enough(at_context: int, at_batch: int) -> bool:
         capacity = room(at_context, at_batch)
@@ -185,7 +198,7 @@ def fit(demand: Demand, available: int, *, gpus: int = 1, context: int, batch: i
     start, stop = max(ranges, key=lambda r: sum(loads[r[0] : r[1]]))
     weight_bytes = sum(demand.weights[start:stop])
     cached = demand.cache_bytes(context, batch) if len(ranges) == 1 else sum(loads[start:stop]) - weight_bytes
-    load = Load(weight_bytes, cached, int(demand.working_bytes(context, batch)), demand.reserve)
+    load = Load(weight_bytes, cached, demand.working_bytes(context, batch), demand.reserve)
     trained = demand.blueprint.context
     growing = any(c.per == "token" and c.window is None for c in demand.blueprint.caches)
     bounded = trained if trained is not None else (2**40 if growing else None)
@@ -221,7 +234,7 @@ def explain(demand: Demand, method_name: str, available: int, *, gpus: int, cont
         [
             Quantity("weight_bytes", answer.load.weight_bytes, "bytes", source=f"every tensor under {method_name}{where}"),
             Quantity("kv_bytes", answer.load.kv_bytes, "bytes", source=kv.convention(demand.blueprint) + where),
-            Quantity.of("activation_bytes", demand.working_bytes(s, b), "bytes", kind="estimated",
+            Quantity.of("activation_bytes", working_set(demand.blueprint).bytes(s, b), "bytes", kind="estimated",
                         source=f"widest operation over a piece of at most {CHUNK_TOKENS} tokens, 16-bit, and fp32 logits"),
             Quantity("overhead_bytes", answer.load.overhead_bytes, "bytes", kind="estimated",
                      source="stated reserve: CUDA context, library workspaces, allocator slack"),

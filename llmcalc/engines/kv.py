@@ -48,7 +48,7 @@ def _bytes(cache: Cache, elements: Any, dtype: str) -> Any:
     """Elements -> bytes. Whole bytes for the plain dtypes; block formats are rounded up to one."""
     over, under = _bits(cache, dtype)
     if over % (8 * under) == 0:
-        return product((elements, Dim(over // (8 * under), str(over // (8 * under)), names={})))
+        return product((elements, over // (8 * under)))
     bits = elements * over if under == 1 else ceil_div(elements * over, under)
     return ceil_div(bits, 8)
 

@@ -152,7 +152,7 @@ def tensor_bytes(shape: tuple[Any, ...], form: FormatLike) -> Any:
     total = _packed(elements, form.bits)
     for overhead in form.overhead:
         if overhead.per == "tensor":
-            groups: Any = Dim(1, "1", names={})
+            groups: Any = 1
         elif overhead.per == "row":
             groups = product(shape[:-1])
         elif overhead.per == "block":

@@ -18,7 +18,8 @@ def aligned(table: Table) -> Iterator[str]:
     heads, rows, widths = table.heads(), table.rows, table.widths()
     if table.title:
         yield table.title
-    yield _line(heads, widths, table, "  ")
+    if any(heads):
+        yield _line(heads, widths, table, "  ")
     for row in rows:
         yield _line(row, widths, table, "  ")
 

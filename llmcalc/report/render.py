@@ -13,9 +13,12 @@ from llmcalc.report.document import Document
 def _explained(document: Document, unit: str) -> Iterator[str]:
     from llmcalc.report.explain import lines
 
+    last = ""
     for of, figure in document.figures:
-        yield f"{of}:" if of else ""
-        yield from lines(figure, unit, 1 if of else 0)
+        if of != last:
+            yield f"{of}:"
+        last = of
+        yield from lines(figure, unit, 1)
 
 
 def _text(document: Document, explain: bool, unit: str) -> Iterator[str]:

@@ -1,0 +1,1 @@
+"""Tests: tables of inputs and expected values with their source, properties, and the documentation run."""
