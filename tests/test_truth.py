@@ -46,6 +46,19 @@ def test_forward_flops(row: dict[str, Any]) -> None:
     assert got.forward_full == pytest.approx(at["forward"], rel=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("tokens", "batch", "measured"), [(128, 1, 6_543_114_240), (512, 1, 20_132_659_200), (512, 2, 37_849_399_296)]
+)
+def test_flops_of_disentangled_attention(tokens: int, batch: int, measured: int) -> None:
+    """FlopCounterMode on a DebertaV2Model of two layers of DeBERTa-v3 base: positions are projected once per pass."""
+    from llmcalc.blueprint.lower import lower
+    from llmcalc.specs.model import ModelSpec
+
+    data = {**catalogue.entries("models")["deberta-v3-base"].data, "layers": 2}
+    two_layers = lower(catalogue.build(ModelSpec, data), "two layers")
+    assert flops.count(two_layers, tokens, batch).forward == measured
+
+
 @pytest.mark.parametrize("row", named(COUNTS))
 def test_counts_of_other_catalogue_models(row: dict[str, Any]) -> None:
     assert params.count(resolve.model(row["model"]).blueprint).total == row["total"]

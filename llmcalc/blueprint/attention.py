@@ -46,11 +46,25 @@ def self_attention(draft: Draft, at: Place, spec: Attention, norm: Norm, h: Dim,
     _qk_norm(draft, at, spec, norm, a, k, d)
     if spec.sinks:
         draft.weight(at, "sinks", PART, "table", (a,), split="column")
+    if spec.relative_rows:
+        _disentangled(draft, at, Dim(spec.relative_rows, "P"), h, a, d)
     draft.op(at, "scores", PART, "attention", ("q", "k", "v"), "mixed", a * d,
              heads=a, qk=d, v=d, window=_window(spec), causal=spec.causal)  # fmt: skip
     if spec.causal:
         draft.caches.append(Cache(f"{at.prefix}.kv", "kv", at.stack, 2 * k * d, at.run, at.depth, k, _window(spec)))
     draft.linear(at, "o", PART, h, a * d, "mixed", "attention_out", bias="o" in spec.biases, split="row")
+
+
+def _disentangled(draft: Draft, at: Place, rows: Dim, h: Dim, a: Dim, d: Dim) -> None:
+    """DeBERTa's two further scores (He et al. 2020, section 3.1): content to position and position to content.
+
+    The table of relative positions goes through the layer's own query and key projections, once per pass.
+    """
+    for role in ("q", "k"):
+        draft.op(at, f"{role}_positions", PART, "matmul", "positions", f"{role}_positions", a * d,
+                 inner=h, repeats=rows, rows="pass", weight=f"{at.prefix}.{role}")  # fmt: skip
+    for name, content, position in (("c2p", "q", "k_positions"), ("p2c", "k", "q_positions")):
+        draft.op(at, name, PART, "matmul", (content, position), name, rows, inner=d, repeats=a)
 
 
 def cross_attention(draft: Draft, at: Place, spec: Attention, h: Dim, reads: str) -> None:

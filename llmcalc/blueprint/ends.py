@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from llmcalc.blueprint.draft import Draft, Place, after, before
-from llmcalc.blueprint.plan import Norm, biases_of, norm_of
+from llmcalc.blueprint.plan import Norm, biases_of, norm_of, position_rows
 from llmcalc.quantity import Dim
 from llmcalc.specs.model import ModelSpec, Vision
 
 
 def _positions(draft: Draft, at: Place, spec: ModelSpec, norm: Norm, h: Dim) -> None:
     """The tables that positions need, one per stack; rotary, sinusoidal and ALiBi need none."""
-    rows = spec.position_rows or spec.context or 0
+    rows = position_rows(spec)
     if spec.positions == "learned":
         draft.weight(at, "positions", "positions", "table", (Dim(rows, "P"), h))
     elif spec.positions == "disentangled":

@@ -32,8 +32,8 @@ def _layer(draft: Draft, at: Place, layer: Layer, h: Dim) -> None:
     norm_before = layer.placement in ("pre", "sandwich")
     norm_after = layer.placement in ("post", "sandwich", "output")
 
-    def sublayer(name: str, reads: str) -> str:
-        if norm_before:
+    def sublayer(name: str, reads: str, wanted: bool = True) -> str:
+        if norm_before and wanted:
             draft.norm(at, f"{name}_norm", layer.norm, h, "x", reads)
             return reads
         return "x"
@@ -43,7 +43,7 @@ def _layer(draft: Draft, at: Place, layer: Layer, h: Dim) -> None:
             draft.norm(at, f"{name}_post_norm", layer.norm, h, f"{name}_out", f"{name}_out")
         draft.op(at, f"{name}_residual", name, "add", ("x", f"{name}_out"), "x", h)
 
-    reads = sublayer("attention", "attention_in")
+    reads = sublayer("attention", "attention_in", layer.attention_norm)
     attention.self_attention(draft, at, layer.attention, layer.norm, h, reads)
     if not layer.parallel:
         close("attention")

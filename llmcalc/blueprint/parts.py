@@ -111,7 +111,7 @@ class Op(NamedTuple):
     norm, activation, multiply, lookup, add                        not counted, they are no matrix products
 
     ``rows`` says what a row is: token, encoder_token, patch, sequence (one per sequence), logit (one per token that
-    needs a prediction). ``reads`` and ``writes`` name the activations within the layer; ``width`` is the
+    needs a prediction), pass (one, whatever the batch). ``reads`` and ``writes`` name the activations within the layer; ``width`` is the
     elements per row written.
     """
 

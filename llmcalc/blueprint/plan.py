@@ -7,7 +7,7 @@ layers; layers that are built alike compare equal, which is how the lowering gro
 from typing import NamedTuple
 
 from llmcalc.specs.merge import layer_kinds, merged
-from llmcalc.specs.model import Block, Kind, ModelSpec, Moe, Stack, Vision
+from llmcalc.specs.model import Block, Kind, ModelSpec, Moe, Stack
 
 GROUPS = {
     "qkv": ("q", "k", "v"),
@@ -26,7 +26,10 @@ class Norm(NamedTuple):
 
 
 class Attention(NamedTuple):
-    """One attention sub-layer. ``nope`` to ``kv_rank`` are 0 but for multi-head latent attention."""
+    """One attention sub-layer.
+
+    ``relative_rows`` is 0 but for disentangled attention, the ranks and dims after it but for the latent one.
+    """
 
     heads: int
     kv_heads: int
@@ -38,6 +41,7 @@ class Attention(NamedTuple):
     qk_norm: str
     sinks: bool
     global_projections: bool
+    relative_rows: int = 0
     q_rank: int = 0
     kv_rank: int = 0
     nope_dim: int = 0
@@ -74,7 +78,17 @@ class Layer(NamedTuple):
     ffn: Ffn | Mixture
     norm: Norm
     placement: str
+    attention_norm: bool
     parallel: str
+
+
+class Setting(NamedTuple):
+    """What holds for every layer of a stack."""
+
+    hidden: int
+    causal: bool
+    cross: bool
+    relative_rows: int = 0
 
 
 class StackPlan(NamedTuple):
@@ -106,20 +120,21 @@ def placement_of(block: Block) -> str:
     return block.norm_placement or "pre"
 
 
-def _attention(block: Block, hidden: int, causal: bool, windowed: bool) -> Attention:
+def _attention(block: Block, setting: Setting, windowed: bool) -> Attention:
     heads = block.heads or 1
-    head_dim = block.head_dim or hidden // heads
+    head_dim = block.head_dim or setting.hidden // heads
     plain = Attention(
         heads,
         block.kv_heads or heads,
         head_dim,
         head_dim,
         window=(block.window or 0) if windowed else 0,
-        causal=causal,
+        causal=setting.causal,
         biases=biases_of(block) & {"q", "k", "v", "o"},
         qk_norm=block.qk_norm or "",
         sinks=bool(block.sinks),
         global_projections=bool(block.global_attention),
+        relative_rows=setting.relative_rows,
     )
     mla = block.mla
     if mla is None:
@@ -156,45 +171,47 @@ def _ffn(block: Block, index: int) -> Ffn | Mixture:
                    bool(moe.shared_gate), "router" in biases, moe.correction_bias or "")  # fmt: skip
 
 
-def _layer(base: Block, letter: str, kind: Kind, index: int, hidden: int, causal: bool, cross: bool) -> Layer:
+def _layer(base: Block, letter: str, kind: Kind, index: int, setting: Setting) -> Layer:
     block = merged(base, kind)
     windowed = kind.windowed if kind.windowed is not None else not letter or kind.window is not None
     return Layer(
         letter,
-        _attention(block, hidden, causal, windowed),
-        cross,
+        _attention(block, setting, windowed),
+        setting.cross,
         _ffn(block, index),
         norm_of(block),
         placement_of(block),
+        block.attention_norm is not False,
         block.parallel or "",
     )
 
 
-def _stack(
-    name: str, spec: ModelSpec | Stack, base: Block, hidden: int, *, causal: bool, cross: bool, distinct: int | None
-) -> StackPlan:
+def _stack(name: str, spec: ModelSpec | Stack, base: Block, setting: Setting, distinct: int | None = None) -> StackPlan:
     depth = spec.layers or 0
-    layers = tuple(
-        _layer(base, letter, kind, index, hidden, causal, cross) for index, (letter, kind) in enumerate(layer_kinds(spec, depth))
-    )
-    return StackPlan(name, hidden, layers, distinct or depth, norm_of(base), placement_of(base) != "post")
+    kinds = enumerate(layer_kinds(spec, depth))
+    layers = tuple(_layer(base, letter, kind, index, setting) for index, (letter, kind) in kinds)
+    return StackPlan(name, setting.hidden, layers, distinct or depth, norm_of(base), placement_of(base) != "post")
+
+
+def position_rows(spec: ModelSpec) -> int:
+    """Rows of the table of learned or relative positions; as many as the context unless said."""
+    return spec.position_rows or spec.context or 0
 
 
 def stacks(spec: ModelSpec) -> tuple[StackPlan, ...]:
     """The stacks of a model in the order data flows through them: vision, encoder, decoder."""
     found = []
     hidden = spec.hidden or 0
-    main = _stack(
-        "encoder" if spec.type == "encoder" else "decoder", spec, spec, hidden,
-        causal=spec.type != "encoder", cross=spec.type == "encoder-decoder", distinct=spec.distinct_layers,
-    )  # fmt: skip
+    rows = position_rows(spec) if spec.positions == "disentangled" else 0
+    setting = Setting(hidden, causal=spec.type != "encoder", cross=spec.type == "encoder-decoder", relative_rows=rows)
+    main = _stack("encoder" if spec.type == "encoder" else "decoder", spec, spec, setting, spec.distinct_layers)
     if spec.final_norm is not None:
         main = main._replace(final_norm=spec.final_norm)
-    if isinstance(spec.vision, Vision):
+    if spec.vision is not None:
         # A tower says all of itself: it shares nothing with the decoder behind it.
-        found.append(_stack("vision", spec.vision, spec.vision, spec.vision.hidden, causal=False, cross=False, distinct=None))
+        found.append(_stack("vision", spec.vision, spec.vision, Setting(spec.vision.hidden, causal=False, cross=False)))
     if spec.encoder is not None:
-        # Window and mixture of the decoder hold in the encoder too, unless it says otherwise; kinds are its own.
-        encoder = _stack("encoder", spec.encoder, merged(spec, spec.encoder), hidden, causal=False, cross=False, distinct=None)
+        # What holds in the decoder's layers holds in the encoder's too, unless it says otherwise; a pattern is its own.
+        encoder = _stack("encoder", spec.encoder, merged(spec, spec.encoder), Setting(hidden, causal=False, cross=False))
         found.append(encoder._replace(final_norm=main.final_norm))
     return (*found, main)

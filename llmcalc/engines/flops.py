@@ -49,6 +49,8 @@ class Flops(NamedTuple):
 
 
 def _rows(op: Op, work: Workload, patches: Any) -> Any:
+    if op.rows == "pass":
+        return 1
     per_sequence = {
         "token": work.context, "encoder_token": work.encoder_context, "patch": patches, "sequence": 1, "logit": work.logits,
     }[op.rows]  # fmt: skip

@@ -120,6 +120,8 @@ class Block(Record):
     """A bias beside the norm's gain; true for layernorm, false for rmsnorm unless said."""
     norm_placement: Literal["pre", "post", "sandwich", "output"] | None = None
     """pre (GPT-2, Llama), post the residual sum (BERT), sandwich (Gemma 2: both), output of the sub-layer (OLMo 2)."""
+    attention_norm: bool | None = None
+    """false where the attention has no norm before it (ModernBERT's first layer); true unless said."""
     parallel: Literal[False, "one-norm", "two-norms"] | None = None
     """Attention and FFN side by side on one norm (GPT-J, PaLM) or two (GPT-NeoX)."""
     qk_norm: Literal[False, "head", "per-head", "full"] | None = None
