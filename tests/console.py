@@ -64,8 +64,13 @@ def run(command: str) -> list[str]:
 
 def agrees(shown: list[str], got: list[str]) -> bool:
     """Whether the output is the one shown, ``...`` standing for any lines."""
-    pattern = "\n".join(r"(?:.*\n)*?.*" if line == "..." else re.escape(line) for line in shown).rstrip("\n")
-    return re.fullmatch(pattern, "\n".join(got).rstrip("\n")) is not None
+    pattern = "".join(r"(?:.*\n)*" if line == "..." else re.escape(line) + r"\n" for line in _trimmed(shown))
+    return re.fullmatch(pattern, "".join(f"{line}\n" for line in _trimmed(got))) is not None
+
+
+def _trimmed(lines: list[str]) -> list[str]:
+    """Lines without the empty ones at the end."""
+    return _trimmed(lines[:-1]) if lines and not lines[-1] else lines
 
 
 def _head_and_tail(shown: list[str], got: list[str]) -> list[str]:

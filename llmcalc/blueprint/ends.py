@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from llmcalc.blueprint.draft import Draft, Place, after, before
-from llmcalc.blueprint.plan import Norm, biases_of, norm_of, position_rows
+from llmcalc.blueprint.plan import (
+    Norm,
+    biases_of,
+    channels,
+    has_head,
+    norm_of,
+    patch_count,
+    position_rows,
+    relative_buckets,
+)
 from llmcalc.quantity import Dim
 from llmcalc.specs.model import ModelSpec, Vision
 
@@ -19,7 +28,7 @@ def _positions(draft: Draft, at: Place, spec: ModelSpec, norm: Norm, h: Dim) -> 
         draft.norm(at, "positions_norm", norm, h, "positions", "positions")
     elif spec.positions == "relative":
         # T5: the first layer's bias, one per bucket and head, serves all layers.
-        buckets, a = Dim(spec.relative_buckets or 32, "B"), Dim(spec.heads or 1, "a")
+        buckets, a = Dim(relative_buckets(spec), "B"), Dim(spec.heads or 1, "a")
         draft.weight(at, "relative_bias", "positions", "table", (buckets, a), split="column")
 
 
@@ -61,25 +70,18 @@ def head(draft: Draft, spec: ModelSpec, at: Place, h: Dim) -> None:
                  rows="logit", tied_to=f"{at.prefix}.embedding" if spec.tied_head else "")  # fmt: skip
 
 
-def has_head(spec: ModelSpec) -> bool:
-    """Whether the model predicts tokens: unless said, all but encoders do."""
-    return spec.type != "encoder" if spec.head is None else spec.head
-
-
-def patches(draft: Draft, vision: Vision, h: Dim) -> int:
-    """Patch convolution and positions of a vision tower, and the projector to the decoder's width. Gives the patches."""
+def patches(draft: Draft, vision: Vision, h: Dim) -> None:
+    """Patch convolution and positions of a vision tower, and the projector to the decoder's width, after pooling."""
     at = before("vision", "patch")
-    side = vision.image // vision.patch
     width = Dim(vision.hidden, "h_v")
-    into = Dim(vision.channels or 3, "c") * Dim(vision.patch, "p") * Dim(vision.patch, "p")
+    into = Dim(channels(vision), "c") * Dim(vision.patch, "p") * Dim(vision.patch, "p")
     norm = norm_of(vision)
     draft.weight(at, "patch", "vision", "conv", (width, into))
     draft.weight(at, "patch.bias", "vision", "bias", (width,))
     draft.op(at, "patch", "vision", "matmul", "pixels", "x", width, inner=into, weight="vision.patch")
-    draft.weight(at, "positions", "vision", "table", (Dim(side * side, "P"), width))
-    end = after("vision", "patch")
-    draft.norm(end, "final_norm", norm, width, "x", "x", part="vision")
+    draft.weight(at, "positions", "vision", "table", (Dim(patch_count(vision), "P"), width))
+    draft.norm(after("vision", "patch"), "final_norm", norm, width, "x", "x", part="vision")
+    end = after("vision", "image_token")
     if vision.projector == "norm-linear":
         draft.norm(end, "projector_norm", Norm("rmsnorm", True, False), width, "x", "x", part="vision")
         draft.linear(end, "projector", "vision", h, width, "x", "projected")
-    return side * side

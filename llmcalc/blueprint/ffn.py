@@ -43,4 +43,4 @@ def feed_forward(draft: Draft, at: Place, spec: Ffn | Mixture, h: Dim, reads: st
         _dense(draft, at, spec.shared, h, Dim(spec.shared.dim, "f_s"), reads, "shared_out",
                part="shared_experts", prefix="shared_")  # fmt: skip
         if spec.shared_gate:
-            draft.linear(at, "shared_gate", "shared_experts", Dim(1, "1"), h, reads, "shared_weight")
+            draft.linear(at, "shared_expert_gate", "shared_experts", Dim(1, "1"), h, reads, "shared_weight")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from llmcalc.blueprint import attention, ends, ffn
 from llmcalc.blueprint.draft import Draft, Place, after
 from llmcalc.blueprint.parts import Blueprint, StackShape
-from llmcalc.blueprint.plan import Layer, StackPlan, stacks
+from llmcalc.blueprint.plan import Layer, StackPlan, image_tokens, patch_count, stacks
 from llmcalc.errors import NoAnswer
 from llmcalc.quantity import Dim
 from llmcalc.specs.model import ModelSpec
@@ -75,7 +75,8 @@ def lower(spec: ModelSpec, name: str) -> Blueprint:
     h = Dim(spec.hidden, "h")
     text = [plan.name for plan in plans if plan.name != "vision"]
     ends.embedding(draft, spec, text, h)
-    patches = ends.patches(draft, spec.vision, h) if spec.vision else 0
+    if spec.vision is not None:
+        ends.patches(draft, spec.vision, h)
     for plan in plans:
         width = Dim(plan.hidden, "h_v") if plan.name == "vision" else h
         alone = len(text) == 1
@@ -93,8 +94,18 @@ def lower(spec: ModelSpec, name: str) -> Blueprint:
             at = after(plan.name, _rows(plan.name, alone))
             draft.norm(at, "final_norm", plan.norm, h, "x", "x")
     ends.head(draft, spec, after(text[-1], "token"), h)
-    shapes = tuple(StackShape(plan.name, len(plan.layers), plan.hidden) for plan in plans)
+    vision = spec.vision
     return Blueprint(
-        name, shapes, tuple(draft.weights), tuple(draft.caches), tuple(draft.ops), spec.context, spec.dtype,
-        spec.status == "estimate", spec.encoder is not None, patches,
-    )  # fmt: skip
+        name,
+        stacks=tuple(StackShape(plan.name, len(plan.layers), plan.hidden) for plan in plans),
+        weights=tuple(draft.weights),
+        caches=tuple(draft.caches),
+        ops=tuple(draft.ops),
+        context=spec.context,
+        dtype=spec.dtype,
+        estimate=spec.status == "estimate",
+        has_encoder=spec.encoder is not None,
+        generates=spec.type != "encoder",
+        patches=patch_count(vision) if vision else 0,
+        image_tokens=image_tokens(vision) if vision else 0,
+    )

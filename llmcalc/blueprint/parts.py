@@ -110,9 +110,9 @@ class Op(NamedTuple):
     attention   2 x pairs x heads x (qk + v)                       heads, qk, v: per head
     norm, activation, multiply, lookup, add                        not counted, they are no matrix products
 
-    ``rows`` says what a row is: token, encoder_token, patch, sequence (one per sequence), logit (one per token that
-    needs a prediction), pass (one, whatever the batch). ``reads`` and ``writes`` name the activations within the layer; ``width`` is the
-    elements per row written.
+    ``rows`` says what a row is: token, encoder_token, patch and image_token (of an image), sequence (one per sequence),
+    logit (one per token that needs a prediction), pass (one, whatever the batch). ``reads`` and ``writes`` name the
+    activations within the layer; ``width`` is the elements per row written.
     """
 
     name: str
@@ -156,7 +156,11 @@ class StackShape(NamedTuple):
 
 
 class Blueprint(NamedTuple):
-    """A model, lowered: everything an engine may know of it."""
+    """A model, lowered: everything an engine may know of it.
+
+    ``generates``: one token after the other, from a cache. ``patches`` and ``image_tokens`` are of one image, 0 without
+    a vision tower.
+    """
 
     name: str
     stacks: tuple[StackShape, ...]
@@ -167,7 +171,9 @@ class Blueprint(NamedTuple):
     dtype: str
     estimate: bool
     has_encoder: bool
+    generates: bool
     patches: int
+    image_tokens: int
 
 
 def without_formulas(blueprint: Blueprint) -> Blueprint:

@@ -7,7 +7,7 @@ layers; layers that are built alike compare equal, which is how the lowering gro
 from typing import NamedTuple
 
 from llmcalc.specs.merge import layer_kinds, merged
-from llmcalc.specs.model import Block, Kind, ModelSpec, Moe, Stack
+from llmcalc.specs.model import Block, Kind, ModelSpec, Moe, Stack, Vision
 
 GROUPS = {
     "qkv": ("q", "k", "v"),
@@ -196,6 +196,31 @@ def _stack(name: str, spec: ModelSpec | Stack, base: Block, setting: Setting, di
 def position_rows(spec: ModelSpec) -> int:
     """Rows of the table of learned or relative positions; as many as the context unless said."""
     return spec.position_rows or spec.context or 0
+
+
+def relative_buckets(spec: ModelSpec) -> int:
+    """Buckets of T5's relative position bias; 32 unless said."""
+    return spec.relative_buckets or 32
+
+
+def has_head(spec: ModelSpec) -> bool:
+    """Whether the model predicts tokens: unless said, all but encoders do."""
+    return spec.type != "encoder" if spec.head is None else spec.head
+
+
+def channels(vision: Vision) -> int:
+    """Input channels of a vision tower; 3 unless said."""
+    return vision.channels or 3
+
+
+def patch_count(vision: Vision) -> int:
+    """Patches of an image."""
+    return (vision.image // vision.patch) ** 2
+
+
+def image_tokens(vision: Vision) -> int:
+    """Tokens that an image is for the decoder; one per patch unless said."""
+    return vision.tokens or patch_count(vision)
 
 
 def stacks(spec: ModelSpec) -> tuple[StackPlan, ...]:

@@ -46,16 +46,18 @@ def flops(
             "forward_full_flops": c.forward_full, "forward_causal_flops": c.forward_causal,
             "vision_flops_per_image": c.vision_per_image,
         })  # fmt: skip
+        step = "-" if c.decode_per_token is None else show_flops(c.decode_per_token)
         rows.append((
             o.label(m.blueprint), f"{tokens:,}", show_flops(c.forward_full), show_flops(c.forward_causal),
-            show_flops(c.training), show_flops(c.prefill), show_flops(c.decode_per_token),
+            show_flops(c.training), show_flops(c.prefill), step,
         ))  # fmt: skip
         notes += o.beyond(m.name, tokens, m.blueprint)
         if c.vision_per_image:
             notes.append(f"{m.name}: text only; an image adds {show_flops(c.vision_per_image)} in the vision tower")
         if explain:
             figures.append((m.name, engine.explain(m.blueprint, tokens, batch, mask=mask, encoder_context=encoder)))
-            figures.append((m.name, engine.explain_decode(m.blueprint, tokens, batch, encoder_context=encoder)))
+            if m.blueprint.generates:
+                figures.append((m.name, engine.explain_decode(m.blueprint, tokens, batch, encoder_context=encoder)))
     notes.append(f"a product of m x k and k x n costs 2mkn; backward is twice forward; training and prefill with the {mask} mask")
     notes += o.estimates([m.blueprint for m in chosen])
     columns = ("model", ">context", ">forward, full", ">?causal", ">training", ">?prefill", ">per decoded token")

@@ -45,10 +45,17 @@ def _flat(data: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
         elif isinstance(value, list) and value and isinstance(value[0], dict):
             for number, item in enumerate(value, 1):
                 yield from _flat(item, f"{prefix}{key}.{number}.")
-        elif isinstance(value, list):
-            yield prefix + key, ", ".join(map(str, value))
         else:
-            yield prefix + key, f"{value:,}" if isinstance(value, int) and value > 9999 else str(value)
+            yield prefix + key, _word(value)
+
+
+def _word(value: Any) -> str:
+    """A value as YAML writes it; large numbers with their thousands apart."""
+    if isinstance(value, list):
+        return ", ".join(map(_word, value))
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f"{value:,}" if isinstance(value, int) and value > 9999 else str(value)
 
 
 def _facts(title: str, data: dict[str, Any], skip: tuple[str, ...] = ()) -> Any:
@@ -105,9 +112,20 @@ def _quant(name: str, data: dict[str, Any]) -> tuple[dict[str, Any], list[Any], 
 
     _, spec = resolve.quant(name)
     bits = resolve.format_bits(spec.format)
-    rules = [(", ".join(rule.tensors), rule.format, rule.layers or "") for rule in spec.rules]
+    rules = [(", ".join(rule.tensors), rule.format, _conditions(rule)) for rule in spec.rules]
     tables = [
         _facts(f"{name}, a quantisation", data, ("rules",)),
-        Table("Rules, the first that fits", ("tensors", "format", "layers"), rules),
+        Table("Rules, the first that fits", ("tensors", "format", "only"), rules),
     ]
-    return {"quant": name, "kind": "quant", "bits_per_weight": bits, "spec": data}, tables, [f"{name}: {bits:.5g} bits per weight"]
+    note = f"a tensor in {name}'s own format has {bits:.5g} bits per weight"
+    return {"quant": name, "kind": "quant", "bits_per_weight": bits, "spec": data}, tables, [note]
+
+
+def _conditions(rule: Any) -> str:
+    """Where a rule holds, in words."""
+    said = [
+        f"layers: {rule.layers}" if rule.layers else "",
+        "" if rule.tied is None else f"head {'tied' if rule.tied else 'not tied'}",
+        "" if rule.moe is None else f"{'with' if rule.moe else 'without'} experts",
+    ]
+    return ", ".join(text for text in said if text)

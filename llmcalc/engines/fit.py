@@ -51,7 +51,7 @@ class WorkingSet(NamedTuple):
 
 def working_set(blueprint: Blueprint) -> WorkingSet:
     """The widest operation of a model's layers."""
-    inner = [op for op in blueprint.ops if op.kind == "matmul" and op.layers and op.rows != "patch"]
+    inner = [op for op in blueprint.ops if op.kind == "matmul" and op.layers and op.rows not in ("patch", "pass")]
     widest = max(inner, key=lambda op: int(op.repeats) * (int(op.inner) + int(op.width)))
     heads = [op for op in blueprint.ops if op.rows == "logit" and op.part == "lm_head"]
     width = Dim(blueprint.stacks[-1].hidden, "h") + product((widest.repeats, widest.inner + widest.width))

@@ -4,7 +4,7 @@ Every law here says how the best N grows with compute, ``N = k C^a``, and takes 
 
     approach-1, approach-2    Hoffmann et al. 2022 (arXiv:2203.15556), tables 3 and A3: the power law through the tables' rows
     approach-3                the same, equation 10, with the constants as printed: L = E + A / N^alpha + B / D^beta
-    approach-3-unrounded      the same fit with the exponents before rounding; the paper's table A3 comes from these
+    approach-3-unrounded      the same fit with exponents before rounding, from the paper's source: nearer to its table A3
     besiroglu                 Besiroglu et al. 2024 (arXiv:2404.10102), the refit of approach 3
     kaplan                    Kaplan et al. 2020 (arXiv:2001.08361): N without embeddings, loss on WebText2
     tokens-20                 the rule of thumb: 20 tokens per parameter

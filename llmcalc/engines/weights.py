@@ -86,6 +86,9 @@ def categories(weight: Weight, tied_head: bool) -> set[str]:
         return {"others", "all"}
     if weight.part in ("lm_head", "router", "vision"):
         return {weight.part, "all"}
+    if weight.role == "shared_expert_gate":
+        # It weighs the shared expert as the router weighs the others, and is left alone like it.
+        return {"router", "all"}
     role = weight.role.rsplit("_", 1)[-1]
     found = {"all", "linears", weight.part, role}
     if weight.part == "cross_attention":

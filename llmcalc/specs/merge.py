@@ -23,6 +23,16 @@ def merged(*blocks: Block) -> Block:
     return Block(**values)
 
 
+def all_kinds(stack: ModelSpec | Stack) -> dict[str, Kind]:
+    """Letter -> kind. A stack that redefines S or L changes what it says of them; windowed or not they stay."""
+    known = dict(BUILT_IN)
+    for letter, kind in (stack.kinds or {}).items():
+        known[letter] = kind
+        if letter in BUILT_IN and kind.windowed is None:
+            known[letter] = Kind(**{**vars(kind), "windowed": BUILT_IN[letter].windowed})
+    return known
+
+
 def layer_kinds(stack: ModelSpec | Stack, depth: int) -> list[tuple[str, Kind]]:
     """Letter and kind of each of ``depth`` layers; the letter is empty where there is no pattern.
 
@@ -30,5 +40,5 @@ def layer_kinds(stack: ModelSpec | Stack, depth: int) -> list[tuple[str, Kind]]:
     """
     if stack.pattern is None:
         return [("", Kind())] * depth
-    known = {**BUILT_IN, **(stack.kinds or {})}
+    known = all_kinds(stack)
     return [(letter, known[letter]) for letter in (stack.pattern[i % len(stack.pattern)] for i in range(depth))]

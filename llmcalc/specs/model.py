@@ -176,6 +176,8 @@ class Vision(Stack):
     """Side of a patch, pixels."""
     channels: Count | None = None
     """Input channels; 3 unless said."""
+    tokens: Count | None = None
+    """Tokens an image becomes for the decoder, after pooling; one per patch unless said."""
     projector: Literal["norm-linear"] | None = None
     """How the tower's output reaches the decoder: norm-linear is RMSNorm and one matrix without bias (Gemma 3)."""
 

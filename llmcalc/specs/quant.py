@@ -25,7 +25,7 @@ class Overhead(Record):
     """scale, zero point, second-level scale ..."""
     bits: Bits
     per: Annotated[int, Within(1, 10**6)] | Literal["row", "tensor", "block"]
-    """Elements that share one; or row (one per output), tensor, or block (rows and columns of ``block``)."""
+    """Elements that share one; or row (one per output), tensor, or block (one per square of the format's ``tile``)."""
 
 
 @dataclass(kw_only=True, init=False, eq=False, repr=False)
@@ -46,13 +46,13 @@ class Format(Record):
 
 @dataclass(kw_only=True, init=False, eq=False, repr=False)
 class Rule(Record):
-    """Tensors that get a format; the first rule that fits a tensor decides."""
+    """Tensors that get a format. The first rule that fits decides; a format whose blocks do not divide the rows does not fit."""
 
     __pydantic_config__ = STRICT
 
     tensors: list[Tensor]
     format: Text
-    """The name of one of the file's formats, or of a quantisation that is one format."""
+    """The name of a quantisation (this file's, or another's), whose format is meant."""
     layers: Literal["more-bits", "first-eighth"] | None = None
     """Only these layers of each stack: more-bits is llama.cpp's use_more_bits, first-eighth the first n/8."""
     tied: bool | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from llmcalc.specs.merge import BUILT_IN, merged
+from llmcalc.specs.merge import BUILT_IN, all_kinds, merged
 from llmcalc.specs.model import Block, ModelSpec, Moe, Stack, Vision
 from llmcalc.specs.quant import QuantSpec
 from llmcalc.specs.read import Path
@@ -33,6 +33,11 @@ def check_model(spec: ModelSpec) -> Iterator[Finding]:
         yield ("encoder",), fault
     if spec.distinct_layers is not None and spec.distinct_layers > spec.layers:
         yield ("distinct_layers",), f"{spec.distinct_layers} is more than the {spec.layers} layers"
+    unlike = len(set(spec.pattern or "x")) > 1 or (spec.moe is not None and (spec.moe.first_dense or (spec.moe.every or 1) > 1))
+    if spec.distinct_layers is not None and unlike:
+        yield ("distinct_layers",), "layers that share weights must be alike: no pattern of kinds, no dense layers among mixtures"
+    if spec.position_rows is not None and spec.positions not in ("learned", "disentangled"):
+        yield ("position_rows",), f"has no meaning with positions: {spec.positions}"
     if spec.positions in ("learned", "disentangled") and not (spec.position_rows or spec.context):
         yield ("positions",), f"{spec.positions} needs position_rows or context"
     if spec.positions == "disentangled" and spec.type != "encoder":
@@ -78,9 +83,9 @@ def _stack(stack: ModelSpec | Stack, base: Block, hidden: int, depth: int, at: P
     yield from _block(base, hidden, depth, at)
     for letter, kind in kinds.items():
         yield from _block(merged(base, kind), hidden, depth, (*at, "kinds", letter))
-    windowed = [x for x in letters if (kinds.get(x) or BUILT_IN.get(x)) and (kinds.get(x) or BUILT_IN[x]).windowed]
-    for letter in windowed:
-        if merged(base, kinds[letter] if letter in kinds else BUILT_IN[letter]).window is None:
+    by_letter = all_kinds(stack)
+    for letter in sorted(letters & set(by_letter)):
+        if by_letter[letter].windowed and merged(base, by_letter[letter]).window is None:
             yield (*at, "pattern"), f"{letter} is windowed, but no window is given"
 
 
@@ -107,7 +112,7 @@ def _block(block: Block, hidden: int, depth: int, at: Path) -> Iterator[Finding]
         yield (*at, "biases"), "gate: the FFN has none (gated: false)"
     if block.moe is not None:
         yield from _moe(block.moe, depth, (*at, "moe"))
-        if "router" not in (block.biases or ()) and block.ffn is None and (block.moe.first_dense or (block.moe.every or 1) > 1):
+        if block.ffn is None and (block.moe.first_dense or (block.moe.every or 1) > 1):
             yield (*at, "ffn"), "missing; some layers are dense (moe.first_dense, moe.every)"
     elif "router" in (block.biases or ()):
         yield (*at, "biases"), "router: the block has no moe"

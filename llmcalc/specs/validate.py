@@ -32,7 +32,9 @@ def _adapter(kind: str) -> TypeAdapter[Any]:
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
+    """A value as YAML writes it, not as Python does."""
+    words = {"None": "null", "True": "true", "False": "false"}
+    text = words.get(repr(value), repr(value))
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -91,6 +93,7 @@ def _message(kind: str, error: Any) -> tuple[Path, str]:
             return path, f"found {_shown(found)}, allowed: {limits}"
         case "literal_error":
             allowed = [word.strip("'") for word in context["expected"].replace(" or ", ", ").split(", ")]
+            allowed = [{"True": "true", "False": "false"}.get(word, word) for word in allowed]
             return path, f"found {_shown(found)}, allowed: {', '.join(allowed)}{_nearest(found, allowed)}"
         case "bool_type":
             return path, f"found {_shown(found)}, allowed: true, false"
