@@ -155,7 +155,7 @@ def is_mixture(moe: Moe | None, index: int) -> bool:
     return moe is not None and index >= (moe.first_dense or 0) and (index + 1) % (moe.every or 1) == 0
 
 
-def _ffn(block: Block, index: int) -> Ffn | Mixture:
+def _ffn(block: Block, mixture: bool) -> Ffn | Mixture:
     biases = biases_of(block)
     gated = True if block.gated is None else block.gated
     activation = block.activation or "silu"
@@ -164,21 +164,20 @@ def _ffn(block: Block, index: int) -> Ffn | Mixture:
         return Ffn(dim, gated, activation, biases & {"gate", "up", "down"})
 
     moe = block.moe
-    if moe is None or not is_mixture(moe, index):
+    if moe is None or not mixture:
         return dense(block.ffn or 0)
     shared = moe.shared_ffn or (moe.shared or 0) * moe.ffn
     return Mixture(moe.experts, moe.top_k, dense(moe.ffn), dense(shared) if shared else None,
                    bool(moe.shared_gate), "router" in biases, moe.correction_bias or "")  # fmt: skip
 
 
-def _layer(base: Block, letter: str, kind: Kind, index: int, setting: Setting) -> Layer:
-    block = merged(base, kind)
+def _layer(block: Block, letter: str, kind: Kind, mixture: bool, setting: Setting) -> Layer:
     windowed = kind.windowed if kind.windowed is not None else not letter or kind.window is not None
     return Layer(
         letter,
         _attention(block, setting, windowed),
         setting.cross,
-        _ffn(block, index),
+        _ffn(block, mixture),
         norm_of(block),
         placement_of(block),
         block.attention_norm is not False,
@@ -187,10 +186,14 @@ def _layer(base: Block, letter: str, kind: Kind, index: int, setting: Setting) -
 
 
 def _stack(name: str, spec: ModelSpec | Stack, base: Block, setting: Setting, distinct: int | None = None) -> StackPlan:
-    depth = spec.layers or 0
-    kinds = enumerate(layer_kinds(spec, depth))
-    layers = tuple(_layer(base, letter, kind, index, setting) for index, (letter, kind) in kinds)
-    return StackPlan(name, setting.hidden, layers, distinct or depth, norm_of(base), placement_of(base) != "post")
+    kinds = layer_kinds(spec, spec.layers or 0)
+    blocks = {letter: merged(base, kind) for letter, kind in kinds}
+    # Few layers differ, so each is made once: a layer is its letter and whether it is a mixture.
+    keys = [(letter, is_mixture(blocks[letter].moe, index)) for index, (letter, _) in enumerate(kinds)]
+    of_letter = dict(kinds)
+    made = {key: _layer(blocks[key[0]], key[0], of_letter[key[0]], key[1], setting) for key in dict.fromkeys(keys)}
+    layers = tuple(made[key] for key in keys)
+    return StackPlan(name, setting.hidden, layers, distinct or len(layers), norm_of(base), placement_of(base) != "post")
 
 
 def position_rows(spec: ModelSpec) -> int:
