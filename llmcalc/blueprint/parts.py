@@ -87,7 +87,7 @@ class Cache(NamedTuple):
     layers: tuple[int, ...]
     depth: Dim
     heads: Dim
-    window: Dim | None = None
+    window: Any = None
     per: str = "token"
     dtype: str = ""  # of the cache unless said
 
@@ -130,7 +130,7 @@ class Op(NamedTuple):
     heads: Any = ONE
     qk: Any = ONE
     v: Any = ONE
-    window: Dim | None = None
+    window: Any = None
     causal: bool = False
     cross: bool = False
     # Attention over latents costs more per pair when it reads them from the cache (absorbed form).

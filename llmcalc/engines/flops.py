@@ -59,23 +59,27 @@ def workload(
     return Workload(rows, batch, causal)
 
 
-def _forward(op: Op, work: Workload) -> Any:
-    """FLOPs of one operation in a forward pass over whole sequences."""
+def _forward_units(op: Op, work: Workload) -> Any:
+    """Rows, or query-key pairs, that an operation works through in a forward pass over the batch."""
     if op.kind == "matmul":
-        return op.matmul_flops(1 if op.rows == "pass" else product((work.batch, work.rows[op.rows])))
+        return 1 if op.rows == "pass" else product((work.batch, work.rows[op.rows]))
     queries = work.rows[op.rows]
     keys = work.rows["encoder_token"] if op.cross else queries
-    return op.attention_flops(product((work.batch, pairs(op, queries, keys, causal_mask=work.causal))))
+    return product((work.batch, pairs(op, queries, keys, causal_mask=work.causal)))
 
 
-def _decode(op: Op, work: Workload) -> Any:
-    """FLOPs of one operation for one new token per sequence, keys and values read from the cache."""
+def _decode_units(op: Op, work: Workload) -> Any:
+    """The same for one new token per sequence, keys and values read from the cache."""
     if op.kind == "matmul":
-        return op.matmul_flops(work.batch)
+        return work.batch
     keys = work.rows["encoder_token"] if op.cross else work.rows["token"]
     if op.window is not None and not op.cross:
         keys = least(keys, op.window)
-    return op.attention_flops(product((work.batch, keys)), cached=True)
+    return product((work.batch, keys))
+
+
+def _flops(op: Op, units: Any, *, cached: bool = False) -> Any:
+    return op.matmul_flops(units) if op.kind == "matmul" else op.attention_flops(units, cached=cached)
 
 
 def _of_text(blueprint: Blueprint) -> Iterator[Op]:
@@ -92,24 +96,65 @@ def _of_decoding(blueprint: Blueprint) -> Iterator[Op]:
     return (op for op in _of_text(blueprint) if op.rows != "encoder_token")
 
 
+class Costs:
+    """A model's FLOPs summed by what they grow with, for searches that ask many times.
+
+    Matrix products grow with their rows, attention with its query-key pairs; operations that grow alike are one number.
+    """
+
+    def __init__(self, blueprint: Blueprint) -> None:
+        self.blueprint = blueprint
+        self.text = self._summed(_of_text(blueprint))
+        self.images = self._summed(_of_images(blueprint))
+        self.decoding = self._summed(_of_decoding(blueprint), cached=True)
+
+    @staticmethod
+    def _summed(ops: Iterator[Op], *, cached: bool = False) -> list[tuple[Op, int]]:
+        """One operation of each kind of growth, and the FLOPs per row or pair of all of them."""
+        alike: dict[tuple[Any, ...], tuple[Op, int]] = {}
+        for op in ops:
+            key = (op.kind, op.rows, op.window, op.causal, op.cross)
+            flops = op.matmul_flops(1) if op.kind == "matmul" else op.attention_flops(1, cached=cached)
+            alike[key] = (alike.get(key, (op, 0))[0], alike.get(key, (op, 0))[1] + int(flops))
+        return [(op._replace(window=None if op.window is None else int(op.window)), flops) for op, flops in alike.values()]
+
+    def forward(self, work: Workload) -> int:
+        """A forward pass over text."""
+        return int(sum(flops * _forward_units(op, work) for op, flops in self.text))
+
+    def decode(self, work: Workload) -> int | None:
+        """One new token for each sequence; None where nothing is generated."""
+        if not self.blueprint.generates:
+            return None
+        return int(sum(flops * _decode_units(op, work) for op, flops in self.decoding))
+
+    def image(self) -> int:
+        """One image through the vision tower."""
+        b = self.blueprint
+        work = workload(0, 1, 0, causal=False, logits=0, patches=b.patches, image_tokens=b.image_tokens)
+        return int(sum(flops * _forward_units(op, work) for op, flops in self.images))
+
+    def count(self, context: int, batch: int = 1, *, mask: str = "full", encoder_context: int = 0) -> Flops:
+        """FLOPs of ``batch`` sequences of ``context`` tokens."""
+
+        def forward(causal: bool, logits: int) -> int:
+            return self.forward(workload(context, batch, encoder_context, causal=causal, logits=logits))
+
+        step = workload(context, batch, encoder_context, causal=True, logits=1)
+        full, causal = forward(False, context), forward(True, context)
+        return Flops(
+            forward=causal if mask == "causal" else full,
+            forward_full=full,
+            forward_causal=causal,
+            prefill=forward(mask == "causal", 1),
+            decode_per_token=self.decode(step),
+            vision_per_image=self.image(),
+        )
+
+
 def count(blueprint: Blueprint, context: int, batch: int = 1, *, mask: str = "full", encoder_context: int = 0) -> Flops:
     """FLOPs of ``batch`` sequences of ``context`` tokens."""
-
-    def forward(causal: bool, logits: int) -> int:
-        work = workload(context, batch, encoder_context, causal=causal, logits=logits)
-        return sum(int(_forward(op, work)) for op in _of_text(blueprint))
-
-    step = workload(context, batch, encoder_context, causal=True, logits=1)
-    image = workload(0, 1, 0, causal=False, logits=0, patches=blueprint.patches, image_tokens=blueprint.image_tokens)
-    full, causal = forward(False, context), forward(True, context)
-    return Flops(
-        forward=causal if mask == "causal" else full,
-        forward_full=full,
-        forward_causal=causal,
-        prefill=forward(mask == "causal", 1),
-        decode_per_token=sum(int(_decode(op, step)) for op in _of_decoding(blueprint)) if blueprint.generates else None,
-        vision_per_image=sum(int(_forward(op, image)) for op in _of_images(blueprint)),
-    )
+    return Costs(blueprint).count(context, batch, mask=mask, encoder_context=encoder_context)
 
 
 def _tree(label: str, terms: Iterator[tuple[Op, Any]], source: str) -> Quantity:
@@ -123,12 +168,12 @@ def explain(blueprint: Blueprint, context: int, batch: int = 1, *, mask: str = "
     """The forward FLOPs as a tree, by component and operation."""
     s = Dim(context, "s")
     work = workload(s, Dim(batch, "b"), Dim(encoder_context, "s_enc"), causal=mask == "causal", logits=s)
-    terms = ((op, _forward(op, work)) for op in _of_text(blueprint))
+    terms = ((op, _flops(op, _forward_units(op, work))) for op in _of_text(blueprint))
     return _tree("forward_flops", terms, f"2mkn per matrix product; {mask} attention mask")
 
 
 def explain_decode(blueprint: Blueprint, context: int, batch: int = 1, *, encoder_context: int = 0) -> Quantity:
     """The FLOPs of one decoding step as a tree."""
     work = workload(Dim(context, "s"), Dim(batch, "b"), Dim(encoder_context, "s_enc"), causal=True, logits=1)
-    terms = ((op, _decode(op, work)) for op in _of_decoding(blueprint))
+    terms = ((op, _flops(op, _decode_units(op, work), cached=True)) for op in _of_decoding(blueprint))
     return _tree("decode_flops_per_token", terms, "one new token per sequence, attending to s cached ones")
