@@ -62,7 +62,6 @@ def fit(
         tokens = resolve.context_of(asked, m.blueprint)
         encoder = o.encoder_tokens(asked_encoder, tokens, m.blueprint)
         demand = engine.Demand(m.blueprint, method, dtype or "", kv_dtype, kept, encoder)
-        stored = method.name if quant else dtype or m.blueprint.dtype
         for card in cards:
             answer = engine.fit(demand, card.usable_bytes, gpus=gpus, context=tokens, batch=batch)
             results.append({
@@ -77,7 +76,7 @@ def fit(
                 "max_context": answer.max_context, "max_batch": answer.max_batch, "gpus": gpus, "min_gpus": answer.min_gpus,
             })  # fmt: skip
             if explain:
-                opened = engine.explain(demand, stored, card.usable_bytes, gpus=gpus, context=tokens, batch=batch)
+                opened = engine.explain(demand, card.usable_bytes, gpus=gpus, context=tokens, batch=batch)
                 figures.append((f"{m.name} on {card.name}", opened))
         if named:
             notes += o.beyond(m.name, tokens, m.blueprint)

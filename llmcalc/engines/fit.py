@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from llmcalc.blueprint.parts import Blueprint, product, without_formulas
 from llmcalc.engines import kv
 from llmcalc.engines.weights import Method, assign, share_bytes
+from llmcalc.engines.weights import explain as explain_weights
 from llmcalc.quantity import Dim, Quantity, least
 from llmcalc.units import GiB
 
@@ -73,7 +74,7 @@ class Demand:
         reserve: int = RESERVE_BYTES,
         encoder_context: int = 0,
     ) -> None:
-        self.blueprint = blueprint
+        self.blueprint, self.method, self.dtype = blueprint, method, dtype or blueprint.dtype
         self.kv_dtype, self.reserve, self.encoder_context = kv_dtype, reserve, encoder_context
         self.bare = without_formulas(blueprint)
         symbolic = working_set(blueprint)
@@ -83,15 +84,15 @@ class Demand:
         for stack in blueprint.stacks:
             self.first_unit[stack.name] = self.units
             self.units += stack.depth
-        self.weights = self._unit_weights(method, dtype or blueprint.dtype)
+        self.weights = self._unit_weights()
         self.weight_bytes = sum(self.weights)
 
-    def _unit_weights(self, method: Method, dtype: str) -> list[int]:
+    def _unit_weights(self) -> list[int]:
         depth = {stack.name: stack.depth for stack in self.blueprint.stacks}
         weights = [0] * self.units
-        for share in assign(self.bare, method):
+        for share in assign(self.bare, self.method):
             first, last = self.first_unit[share.weight.stack], share.weight.last
-            total = int(share_bytes(share, method, dtype))
+            total = int(share_bytes(share, self.method, self.dtype))
             if not share.layers:
                 # The token table serves the first layer that runs, whichever stack names it.
                 unit = first + depth[share.weight.stack] - 1 if last else (0 if share.weight.role == "embedding" else first)
@@ -152,13 +153,18 @@ def _spread(loads: list[int], gpus: int) -> list[tuple[int, int]]:
 
 
 class Fit(NamedTuple):
-    """The answer for one model on one kind of GPU. ``max_context`` and ``max_batch`` are None where nothing bounds them."""
+    """The answer for one model on one kind of GPU.
+
+    ``units`` is the range of layers on the GPU that decides. ``max_context`` and ``max_batch`` are None where nothing
+    bounds them.
+    """
 
     fits: bool
     load: Load
     available_bytes: int
     deciding_gpu: int
     used_gpus: int
+    units: tuple[int, int]
     min_gpus: int | None
     max_context: int | None
     max_batch: int | None
@@ -211,6 +217,7 @@ def fit(demand: Demand, available: int, *, gpus: int = 1, context: int, batch: i
         available_bytes=available,
         deciding_gpu=ranges.index((start, stop)),
         used_gpus=len(ranges),
+        units=(start, stop),
         min_gpus=_pack(loads, room(context, batch)),
         max_context=max_context,
         max_batch=None if unbounded else max_batch,
@@ -224,19 +231,47 @@ def _tokens(demand: Demand, room: int, gpus: int) -> int | None:
     return max(0, gpus * room - demand.weight_bytes) // rate if rate else None
 
 
-def explain(demand: Demand, method_name: str, available: int, *, gpus: int, context: int, batch: int) -> Quantity:
+def explain(demand: Demand, available: int, *, gpus: int, context: int, batch: int) -> Quantity:
     """What is required on the GPU that decides, as a tree."""
     answer = fit(demand, available, gpus=gpus, context=context, batch=batch)
-    where = "" if answer.used_gpus == 1 else f" on GPU {answer.deciding_gpu + 1} of {answer.used_gpus}"
     s, b = Dim(context, "s"), Dim(batch, "b")
+    alone = answer.used_gpus == 1
+    held = _held(demand, context, batch) if alone else _held_by_layers(demand, context, batch, answer.units)
+    working = working_set(demand.blueprint).bytes(s, b)
+    widest = f"widest operation over a piece of at most {CHUNK_TOKENS} tokens, 16-bit, and fp32 logits"
+    stated = "stated reserve: CUDA context, library workspaces, allocator slack"
     return Quantity.sum(
-        "required_bytes", "bytes",
+        "required_bytes",
+        "bytes",
         [
-            Quantity("weight_bytes", answer.load.weight_bytes, "bytes", source=f"every tensor under {method_name}{where}"),
-            Quantity("kv_bytes", answer.load.kv_bytes, "bytes", source=kv.convention(demand.blueprint) + where),
-            Quantity.of("activation_bytes", working_set(demand.blueprint).bytes(s, b), "bytes", kind="estimated",
-                        source=f"widest operation over a piece of at most {CHUNK_TOKENS} tokens, 16-bit, and fp32 logits"),
-            Quantity("overhead_bytes", answer.load.overhead_bytes, "bytes", kind="estimated",
-                     source="stated reserve: CUDA context, library workspaces, allocator slack"),
+            *held,
+            Quantity.of("activation_bytes", working, "bytes", kind="estimated", source=widest),
+            Quantity("overhead_bytes", answer.load.overhead_bytes, "bytes", kind="estimated", source=stated),
         ],
-    )  # fmt: skip
+    )
+
+
+def _held(demand: Demand, context: int, batch: int) -> list[Quantity]:
+    """Weights and cache of the whole model, opened down to tensors."""
+    blueprint, encoder = demand.blueprint, demand.encoder_context
+    groups = [
+        kv.explain(blueprint, context, batch, demand.kv_dtype, encoder, group)
+        for group in kv.GROUPS
+        if any(kv.entries(blueprint, group))
+    ]
+    cache = groups[0] if len(groups) == 1 else Quantity.sum("kv_bytes", "bytes", groups, source=kv.convention(blueprint))
+    return [explain_weights(blueprint, demand.method, demand.dtype), cache]
+
+
+def _held_by_layers(demand: Demand, context: int, batch: int, units: tuple[int, int]) -> list[Quantity]:
+    """Weights and cache of the layers on the GPU that decides."""
+    first, last = units
+    loads = demand.unit_bytes(context, batch)
+    names = [f"{stack.name} layer {layer + 1}" for stack in demand.blueprint.stacks for layer in range(stack.depth)]
+    weights = [Quantity(names[i], demand.weights[i], "bytes") for i in range(first, last)]
+    cache = [Quantity(names[i], loads[i] - demand.weights[i], "bytes") for i in range(first, last)]
+    where = f"layers {first + 1} to {last} of {demand.units}, the fullest GPU's; the ends stand with the first and the last"
+    return [
+        Quantity.sum("weight_bytes", "bytes", weights, source=where),
+        Quantity.sum("kv_bytes", "bytes", cache, source=kv.convention(demand.blueprint)),
+    ]

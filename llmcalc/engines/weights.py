@@ -186,7 +186,7 @@ def share_bytes(share: Share, method: Method, dtype: str) -> Any:
     """Bytes of a share, all its layers and copies; ``dtype`` is of what the method leaves alone."""
     form: Any = method.formats[share.format] if share.format else _Own(dtype)
     weight = share.weight
-    return product((share.depth, weight.copies)) * tensor_bytes(weight.shape, form)
+    return product((share.depth, weight.copies, tensor_bytes(weight.shape, form)))
 
 
 def size(blueprint: Blueprint, method: Method, dtype: str = "") -> WeightBytes:
