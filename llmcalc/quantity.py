@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 Number = int | float
 Kind = Literal["exact", "modelled", "estimated"]
 # Binding strength of what a text is made of; a weaker text is put in brackets inside a stronger one.
-SUM, PRODUCT, ATOM = 1, 2, 3
+SUM, QUOTIENT, PRODUCT, ATOM = 1, 2, 3, 4
 
 
 class _Written:
@@ -93,11 +93,11 @@ class Real(_Written, float):
 
 _RULES: dict[str, tuple[Any, int, int, int]] = {
     # sign: function, strength of the result, strength wanted of the left side and of the right
-    "*": (lambda a, b: a * b, PRODUCT, PRODUCT, PRODUCT),
-    "//": (lambda a, b: a // b, PRODUCT, PRODUCT, ATOM),
-    "/": (lambda a, b: a / b, PRODUCT, PRODUCT, ATOM),
+    "*": (lambda a, b: a * b, PRODUCT, QUOTIENT, PRODUCT),
+    "//": (lambda a, b: a // b, QUOTIENT, QUOTIENT, ATOM),
+    "/": (lambda a, b: a / b, QUOTIENT, QUOTIENT, ATOM),
     "+": (lambda a, b: a + b, SUM, SUM, SUM),
-    "-": (lambda a, b: a - b, SUM, SUM, PRODUCT),
+    "-": (lambda a, b: a - b, SUM, SUM, QUOTIENT),
     "**": (lambda a, b: a**b, PRODUCT, ATOM, ATOM),
 }
 
@@ -131,6 +131,8 @@ def written(value: Number, text: str, strength: int, *of: Any) -> Any:
 
 def _combine(left: Any, right: Any, sign: str) -> Any:
     apply, strength, left_wants, right_wants = _RULES[sign]
+    if sign == "*" and isinstance(left, _Written) and left.strength == QUOTIENT:
+        strength = QUOTIENT  # a // b * c: no factor may be moved in front of it
     value = apply(plain(left), plain(right))
     text = f"{_text(left, left_wants)} {sign} {_text(right, right_wants)}"
     return written(value, text, strength, left, right)

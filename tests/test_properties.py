@@ -41,12 +41,13 @@ def specs(draw: Any) -> dict[str, Any]:
             spec["mla"]["q_rank"] = draw(st.integers(1, 300))
     else:
         spec["kv_heads"] = kv_heads
-        spec["qk_norm"] = draw(st.sampled_from([False, "head", "per-head", "full"]))
+        spec["qk_norm"] = draw(st.sampled_from(["none", "head", "per-head", "full"]))
         spec["sinks"] = draw(st.booleans())
     if draw(st.booleans()):
         spec["moe"] = {"experts": (experts := draw(st.integers(1, 12))), "top_k": draw(st.integers(1, experts)),
                        "ffn": draw(st.integers(1, 300)), "shared": draw(st.integers(0, 2)),
-                       "first_dense": draw(st.integers(0, layers - 1)), "every": draw(st.integers(1, layers))}  # fmt: skip
+                       "every": (every := draw(st.integers(1, layers))),
+                       "first_dense": draw(st.integers(0, layers // every * every - 1))}  # fmt: skip
     if draw(st.booleans()):
         spec["window"] = draw(st.integers(1, 5000))
         if draw(st.booleans()):
@@ -54,7 +55,7 @@ def specs(draw: Any) -> dict[str, Any]:
     placement = draw(st.sampled_from(["pre", "post", "sandwich", "output"]))
     spec["norm_placement"] = placement
     if placement == "pre":
-        spec["parallel"] = draw(st.sampled_from([False, "one-norm", "two-norms"]))
+        spec["parallel"] = draw(st.sampled_from(["none", "one-norm", "two-norms"]))
     if kind == "encoder":
         spec["pooler"] = draw(st.booleans())
     else:

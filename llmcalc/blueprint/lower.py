@@ -45,7 +45,7 @@ def _layer(draft: Draft, at: Place, layer: Layer, h: Dim) -> None:
 
     reads = sublayer("attention", "attention_in", layer.attention_norm)
     attention.self_attention(draft, at, layer.attention, layer.norm, h, reads)
-    if not layer.parallel:
+    if layer.parallel == "none":
         close("attention")
     if layer.cross:
         cross_reads = sublayer("cross_attention", "cross_in")

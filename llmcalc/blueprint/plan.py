@@ -6,8 +6,8 @@ layers; layers that are built alike compare equal, which is how the lowering gro
 
 from typing import NamedTuple
 
-from llmcalc.specs.merge import layer_kinds, merged
-from llmcalc.specs.model import Block, Kind, ModelSpec, Moe, Stack, Vision
+from llmcalc.specs.merge import is_mixture, layer_kinds, merged
+from llmcalc.specs.model import Block, Kind, ModelSpec, Stack, Vision
 
 GROUPS = {
     "qkv": ("q", "k", "v"),
@@ -131,7 +131,7 @@ def _attention(block: Block, setting: Setting, windowed: bool) -> Attention:
         window=(block.window or 0) if windowed else 0,
         causal=setting.causal,
         biases=biases_of(block) & {"q", "k", "v", "o"},
-        qk_norm=block.qk_norm or "",
+        qk_norm=block.qk_norm or "none",
         sinks=bool(block.sinks),
         global_projections=bool(block.global_attention),
         relative_rows=setting.relative_rows,
@@ -148,11 +148,6 @@ def _attention(block: Block, setting: Setting, windowed: bool) -> Attention:
         nope_dim=mla.nope_dim,
         rope_dim=mla.rope_dim,
     )
-
-
-def is_mixture(moe: Moe | None, index: int) -> bool:
-    """Whether layer ``index`` (from 0) is a mixture: past the dense ones, every n-th, the n-th first."""
-    return moe is not None and index >= (moe.first_dense or 0) and (index + 1) % (moe.every or 1) == 0
 
 
 def _ffn(block: Block, mixture: bool) -> Ffn | Mixture:
@@ -181,7 +176,7 @@ def _layer(block: Block, letter: str, kind: Kind, mixture: bool, setting: Settin
         norm_of(block),
         placement_of(block),
         block.attention_norm is not False,
-        block.parallel or "",
+        block.parallel or "none",
     )
 
 

@@ -1,10 +1,10 @@
-"""Overrides: a block laid over another, field by field, and the kind of every layer of a stack."""
+"""Overrides: a block laid over another, field by field; the kind of every layer of a stack, and which are mixtures."""
 
 from __future__ import annotations
 
 from dataclasses import fields
 
-from llmcalc.specs.model import Block, Kind, ModelSpec, Stack
+from llmcalc.specs.model import Block, Kind, ModelSpec, Moe, Stack
 
 BLOCK_FIELDS = tuple(f.name for f in fields(Block))
 # Letters of a pattern that need no definition: windowed and full attention.
@@ -42,3 +42,8 @@ def layer_kinds(stack: ModelSpec | Stack, depth: int) -> list[tuple[str, Kind]]:
         return [("", Kind())] * depth
     known = all_kinds(stack)
     return [(letter, known[letter]) for letter in (stack.pattern[i % len(stack.pattern)] for i in range(depth))]
+
+
+def is_mixture(moe: Moe | None, index: int) -> bool:
+    """Whether layer ``index`` (from 0) is a mixture: past the dense ones, every n-th, the n-th first."""
+    return moe is not None and index >= (moe.first_dense or 0) and (index + 1) % (moe.every or 1) == 0

@@ -122,9 +122,9 @@ class Block(Record):
     """pre (GPT-2, Llama), post the residual sum (BERT), sandwich (Gemma 2: both), output of the sub-layer (OLMo 2)."""
     attention_norm: bool | None = None
     """false where the attention has no norm before it (ModernBERT's first layer); true unless said."""
-    parallel: Literal[False, "one-norm", "two-norms"] | None = None
+    parallel: Literal["none", "one-norm", "two-norms"] | None = None
     """Attention and FFN side by side on one norm (GPT-J, PaLM) or two (GPT-NeoX)."""
-    qk_norm: Literal[False, "head", "per-head", "full"] | None = None
+    qk_norm: Literal["none", "head", "per-head", "full"] | None = None
     """Norm of queries and keys: one gain of head_dim (Qwen3), one per head (Cohere), over all heads (OLMo 2)."""
     window: Count | None = None
     """Tokens a sliding-window layer attends to. Every layer has it unless a pattern says which."""

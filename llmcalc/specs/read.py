@@ -20,6 +20,9 @@ MAX_BYTES, MAX_DEPTH, MAX_NODES = 256 * 1024, 16, 20_000
 
 INTEGER = re.compile(r"[-+]?(0|[1-9][0-9_]*)", re.ASCII)
 FLOAT = re.compile(r"[-+]?[0-9][0-9_]*\.[0-9]*([eE][-+]?[0-9]+)?", re.ASCII)
+# YAML 1.2, section 5.1: what a stream may not hold.
+NOT_YAML = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+TOO_LARGE = f"larger than {MAX_BYTES // 1024} KiB; a spec is a page"
 WORDS = {"true": True, "false": False, "null": None, "~": None, "": None}
 
 
@@ -69,6 +72,7 @@ class _Builder:
         self.open: list[tuple[Path, Any]] = []
         self.key: list[str | None] = []
         self.nodes = 0
+        self.documents = 0
 
     def fail(self, message: str, place: Place, path: Path = ()) -> SpecError:
         return SpecError(message, self.file, place.line, place.column, ".".join(map(str, path)))
@@ -83,8 +87,10 @@ class _Builder:
         elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
             self.open.pop()
             self.key.pop()
-        elif isinstance(event, yaml.DocumentStartEvent) and self.root is not None:
-            raise self.fail("more than one document in the file; a spec is one", place)
+        elif isinstance(event, yaml.DocumentStartEvent):
+            self.documents += 1
+            if self.documents > 1:
+                raise self.fail("more than one document in the file; a spec is one", place)
 
     def node(self, event: Any, place: Place) -> None:
         self.nodes += 1
@@ -135,7 +141,11 @@ class _Builder:
 def parse(text: str, file: str) -> Document:
     """Read YAML text whose top level is a mapping. Raises SpecError."""
     if len(text) > MAX_BYTES:
-        raise SpecError(f"larger than {MAX_BYTES // 1024} KiB; a spec is a page", file)
+        raise SpecError(TOO_LARGE, file)
+    unprintable = NOT_YAML.search(text)
+    if unprintable:
+        line, column = _place(text[: unprintable.start()])
+        raise SpecError(f"the character {unprintable[0]!r} is not allowed in YAML", file, line, column)
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     builder = _Builder(file)
     try:
@@ -153,6 +163,11 @@ def parse(text: str, file: str) -> Document:
     return Document(file, builder.root, builder.places)
 
 
+def _place(before: str) -> Place:
+    """Where the text after ``before`` stands."""
+    return Place(before.count("\n") + 1, len(before) - before.rfind("\n"))
+
+
 def read(path: FilePath) -> Document:
     """Read a spec file. Raises SpecError, also for what cannot be opened or is not UTF-8."""
     try:
@@ -165,9 +180,11 @@ def read(path: FilePath) -> Document:
 
 def decode(raw: bytes, file: str) -> Document:
     """Parse a spec file's bytes. Raises SpecError."""
+    if len(raw) > MAX_BYTES:
+        raise SpecError(TOO_LARGE, file)
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise SpecError("not UTF-8 text", file, line) from None
+        line, column = _place(raw[: error.start].decode("utf-8-sig", "replace"))
+        raise SpecError("not UTF-8 text", file, line, column) from None
     return parse(text, file)

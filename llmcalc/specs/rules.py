@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from llmcalc.specs.merge import BUILT_IN, all_kinds, merged
+from llmcalc.specs.merge import BUILT_IN, all_kinds, is_mixture, merged
 from llmcalc.specs.model import Block, ModelSpec, Moe, Stack, Vision
 from llmcalc.specs.quant import QuantSpec
 from llmcalc.specs.read import Path
@@ -102,9 +102,9 @@ def _block(block: Block, hidden: int, depth: int, at: Path) -> Iterator[Finding]
             yield (*at, "kv_heads"), f"{block.kv_heads} KV heads do not divide {heads} heads"
     if block.mla is not None:
         for name in ("qk_norm", "global_attention", "sinks"):
-            if getattr(block, name):
+            if getattr(block, name) not in (None, False, "none"):
                 yield (*at, name), "cannot go with mla"
-    if block.parallel and block.norm_placement not in (None, "pre"):
+    if block.parallel not in (None, "none") and block.norm_placement not in (None, "pre"):
         yield (*at, "parallel"), f"a parallel block has its norms before, not {block.norm_placement}"
     if block.norm_bias and block.norm == "none":
         yield (*at, "norm_bias"), "norm: none has no parameters"
@@ -125,8 +125,10 @@ def _moe(moe: Moe, depth: int, at: Path) -> Iterator[Finding]:
         yield (*at, "top_k"), f"{moe.top_k} is more than the {moe.experts} experts"
     if moe.first_dense is not None and moe.first_dense >= depth:
         yield (*at, "first_dense"), f"{moe.first_dense} leaves no mixture among {depth} layers"
-    if moe.every is not None and moe.every > depth:
+    elif moe.every is not None and moe.every > depth:
         yield (*at, "every"), f"{moe.every} is more than the {depth} layers"
+    elif not any(is_mixture(moe, index) for index in range(depth)):
+        yield (*at, "every"), f"leaves no mixture: no layer of the {depth} is both one in {moe.every} and past the dense ones"
     if moe.shared_gate and not (moe.shared or moe.shared_ffn):
         yield (*at, "shared_gate"), "there is no shared expert"
 

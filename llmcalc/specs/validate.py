@@ -69,9 +69,34 @@ def _resolve(schema: Any, node: Any) -> Any:
     return node
 
 
-def _message(kind: str, error: Any) -> tuple[Path, str]:
+def _path(data: Any, location: tuple[Any, ...], fault: str) -> Path:
+    """The path of the field that pydantic means: its location goes on past the data, into the branches of a union."""
+    for number, step in enumerate(location):
+        if not (isinstance(data, dict) and step in data) and not (isinstance(data, list) and isinstance(step, int)):
+            # A missing key is not in the data, and still is the field that is meant.
+            return location[: number + (fault == "missing")]
+        if location[number + 1 :] == ("[key]",):
+            return location[:number]  # a key that cannot be: its mapping is named
+        data = data[step]
+    return location
+
+
+def _joined(findings: list[tuple[Path, str]]) -> list[tuple[Path, str]]:
+    """One finding for each field: the branches of a union each say what they would have allowed."""
+    by_field: dict[Path, list[str]] = {}
+    for path, message in findings:
+        by_field.setdefault(path, []).append(message)
+    joined = []
+    for path, messages in by_field.items():
+        first, mark, _ = messages[0].partition("allowed: ")
+        others = [message.removeprefix(first + mark) for message in messages[1:] if message.startswith(first + mark)]
+        joined.append((path, " or ".join([messages[0], *others])))
+    return joined
+
+
+def _message(kind: str, data: Any, error: Any) -> tuple[Path, str]:
     """One of pydantic's findings as a field and a sentence."""
-    path: Path = tuple(error["loc"])
+    path: Path = _path(data, error["loc"], error["type"])
     found, context = error["input"], error.get("ctx", {})
     match error["type"]:
         case "unexpected_keyword_argument":
@@ -119,8 +144,8 @@ def validate(document: Document, kind: str) -> Any:
         text = json.dumps(document.data)
         record = _adapter(kind).validate_json(text)
     except ValidationError as error:
-        findings = [_message(kind, found) for found in error.errors(include_url=False)]
-        raise _first(document, findings) from None
+        findings = [_message(kind, document.data, found) for found in error.errors(include_url=False)]
+        raise _first(document, _joined(findings)) from None
     except ValueError as error:
         raise SpecError(f"cannot be read: {error}", document.file) from None
     findings = list(CHECKS[kind](record)) if kind in CHECKS else []
