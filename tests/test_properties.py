@@ -175,3 +175,31 @@ def test_the_compiled_catalogue_gives_the_same_record(spec: dict[str, Any]) -> N
 def test_a_catalogue_file_read_directly_is_the_catalogue_model(name: str) -> None:
     path = catalogue.entries("models")[name].path
     assert resolve.model(str(path)).blueprint == resolve.model(name).blueprint
+
+
+def check_dataflow(b: Blueprint) -> None:
+    """Within a layer, what an operation reads has been written before it, and what it writes is read after it."""
+    given_to_layers = {"x", "encoded", "positions"}
+    layers: dict[str, list[Any]] = {}
+    for op in b.ops:
+        if op.layers:
+            layers.setdefault(op.name.rpartition(".")[0], []).append(op)
+    for ops in layers.values():
+        written = set(given_to_layers)
+        for op in ops:
+            assert set(op.reads) <= written, f"{op.name} reads {set(op.reads) - written}"
+            written.add(op.writes)
+        read = {name for op in ops for name in op.reads}
+        assert {op.writes for op in ops} - read <= {"x"}, "written, never read"
+        assert ops[-1].writes == "x"
+
+
+@given(specs())
+@SETTINGS
+def test_activations_are_written_before_they_are_read(spec: dict[str, Any]) -> None:
+    check_dataflow(blueprint(spec))
+
+
+def test_activations_of_the_whole_catalogue() -> None:
+    for model in resolve.whole_catalogue():
+        check_dataflow(model.blueprint)

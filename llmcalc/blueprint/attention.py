@@ -46,16 +46,17 @@ def self_attention(draft: Draft, at: Place, spec: Attention, norm: Norm, h: Dim,
     _qk_norm(draft, at, spec, norm, a, k, d)
     if spec.sinks:
         draft.weight(at, "sinks", PART, "table", (a,), split="column")
+    scored = ["q", "k", "v"]
     if spec.relative_rows:
-        _disentangled(draft, at, Dim(spec.relative_rows, "P"), h, a, d)
-    draft.op(at, "scores", PART, "attention", ("q", "k", "v"), "mixed", a * d,
+        scored += _disentangled(draft, at, Dim(spec.relative_rows, "P"), h, a, d)
+    draft.op(at, "scores", PART, "attention", scored, "mixed", a * d,
              heads=a, qk=d, v=d, window=_window(spec), causal=spec.causal)  # fmt: skip
     if spec.causal:
         draft.caches.append(Cache(f"{at.prefix}.kv", "kv", at.stack, 2 * k * d, at.run, at.depth, k, _window(spec)))
     draft.linear(at, "o", PART, h, a * d, "mixed", "attention_out", bias="o" in spec.biases, split="row")
 
 
-def _disentangled(draft: Draft, at: Place, rows: Dim, h: Dim, a: Dim, d: Dim) -> None:
+def _disentangled(draft: Draft, at: Place, rows: Dim, h: Dim, a: Dim, d: Dim) -> list[str]:
     """DeBERTa's two further scores (He et al. 2020, section 3.1): content to position and position to content.
 
     The table of relative positions goes through the layer's own query and key projections, once per pass.
@@ -65,6 +66,7 @@ def _disentangled(draft: Draft, at: Place, rows: Dim, h: Dim, a: Dim, d: Dim) ->
                  inner=h, repeats=rows, rows="pass", weight=f"{at.prefix}.{role}")  # fmt: skip
     for name, content, position in (("c2p", "q", "k_positions"), ("p2c", "k", "q_positions")):
         draft.op(at, name, PART, "matmul", (content, position), name, rows, inner=d, repeats=a)
+    return ["c2p", "p2c"]
 
 
 def cross_attention(draft: Draft, at: Place, spec: Attention, h: Dim, reads: str) -> None:
@@ -78,7 +80,7 @@ def cross_attention(draft: Draft, at: Place, spec: Attention, h: Dim, reads: str
     draft.op(at, "cross_scores", part, "attention", ("cross_q", "cross_k", "cross_v"), "cross_mixed", a * d,
              heads=a, qk=d, v=d, cross=True)  # fmt: skip
     draft.caches.append(Cache(f"{at.prefix}.cross", "cross", at.stack, 2 * k * d, at.run, at.depth, k, per="encoder_token"))
-    draft.linear(at, "cross_o", part, h, a * d, "cross_mixed", "cross_out", bias="o" in spec.biases, split="row")
+    draft.linear(at, "cross_o", part, h, a * d, "cross_mixed", "cross_attention_out", bias="o" in spec.biases, split="row")
 
 
 def latent_attention(draft: Draft, at: Place, spec: Attention, norm: Norm, h: Dim, reads: str) -> None:

@@ -46,14 +46,14 @@ def embedding(draft: Draft, spec: ModelSpec, stack_names: list[str], h: Dim) -> 
     narrow = e if spec.token_types or spec.embedding_norm else h
     for stack in stack_names:
         at = before(stack, "encoder_token" if stack == "encoder" and len(stack_names) > 1 else "token")
-        draft.op(at, "embedding", "embedding", "lookup", "tokens", "embedded", e, weight=f"{first.prefix}.embedding")
+        draft.op(at, "embedding", "embedding", "lookup", "tokens", "x", e, weight=f"{first.prefix}.embedding")
         _positions(draft, at, spec, norm, narrow)
         if spec.token_types:
             draft.weight(at, "token_types", "positions", "table", (Dim(spec.token_types, "T"), narrow))
         if spec.embedding_norm:
-            draft.norm(at, "embedding_norm", norm, narrow, "embedded", "embedded")
+            draft.norm(at, "embedding_norm", norm, narrow, "x", "x")
         if spec.embedding_dim:
-            draft.linear(at, "embedding_projection", "projection", h, e, "embedded", "x", bias="projection" in biases_of(spec))
+            draft.linear(at, "embedding_projection", "projection", h, e, "x", "x", bias="projection" in biases_of(spec))
 
 
 def head(draft: Draft, spec: ModelSpec, at: Place, h: Dim) -> None:
@@ -84,4 +84,4 @@ def patches(draft: Draft, vision: Vision, h: Dim) -> None:
     end = after("vision", "image_token")
     if vision.projector == "norm-linear":
         draft.norm(end, "projector_norm", Norm("rmsnorm", True, False), width, "x", "x", part="vision")
-        draft.linear(end, "projector", "vision", h, width, "x", "projected")
+        draft.linear(end, "projector", "vision", h, width, "x", "x")

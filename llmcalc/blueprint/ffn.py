@@ -37,10 +37,13 @@ def feed_forward(draft: Draft, at: Place, spec: Ffn | Mixture, h: Dim, reads: st
     draft.linear(at, "router", "router", experts, h, reads, "routed", bias=spec.router_bias)
     if spec.correction_bias:
         draft.weight(at, "router.correction", "router", "bias", (experts,), buffer=spec.correction_bias == "buffer")
-    _dense(draft, at, spec.expert, h, Dim(spec.expert.dim, "f_e"), reads, "ffn_out",
+    _dense(draft, at, spec.expert, h, Dim(spec.expert.dim, "f_e"), reads, "expert_out",
            part="experts", prefix="expert_", copies=experts, used=used)  # fmt: skip
+    summed = ["expert_out", "routed"]
     if spec.shared is not None:
         _dense(draft, at, spec.shared, h, Dim(spec.shared.dim, "f_s"), reads, "shared_out",
                part="shared_experts", prefix="shared_")  # fmt: skip
         if spec.shared_gate:
             draft.linear(at, "shared_expert_gate", "shared_experts", Dim(1, "1"), h, reads, "shared_weight")
+        summed += ["shared_out", "shared_weight"] if spec.shared_gate else ["shared_out"]
+    draft.op(at, "combine", "experts", "add", summed, "ffn_out", h)

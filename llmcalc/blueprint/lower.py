@@ -28,33 +28,37 @@ def _groups(stack: StackPlan, rows: str) -> list[tuple[Place, Layer]]:
 
 
 def _layer(draft: Draft, at: Place, layer: Layer, h: Dim) -> None:
-    """One layer: norms where the placement has them, attention, cross-attention, FFN."""
+    """One layer: norms where the placement has them, attention, cross-attention, FFN, and the sums between."""
     norm_before = layer.placement in ("pre", "sandwich")
-    norm_after = layer.placement in ("post", "sandwich", "output")
 
-    def sublayer(name: str, reads: str, wanted: bool = True) -> str:
-        if norm_before and wanted:
-            draft.norm(at, f"{name}_norm", layer.norm, h, "x", reads)
-            return reads
-        return "x"
+    def enter(name: str, *, wanted: bool = True) -> str:
+        """The norm before a sub-layer, if there is one; gives what the sub-layer reads."""
+        if not (norm_before and wanted):
+            return "x"
+        draft.norm(at, f"{name}_norm", layer.norm, h, "x", f"{name}_in")
+        return f"{name}_in"
 
-    def close(name: str) -> None:
-        if norm_after:
-            draft.norm(at, f"{name}_post_norm", layer.norm, h, f"{name}_out", f"{name}_out")
-        draft.op(at, f"{name}_residual", name, "add", ("x", f"{name}_out"), "x", h)
+    def leave(name: str, *, also: str = "") -> None:
+        """Back to the residual stream: the output's norm and the sum (sandwich, output), or the sum and its norm (post)."""
+        out = f"{name}_out"
+        if layer.placement in ("sandwich", "output"):
+            draft.norm(at, f"{name}_post_norm", layer.norm, h, out, out)
+        draft.op(at, f"{name}_residual", name, "add", ("x", out, also) if also else ("x", out), "x", h)
+        if layer.placement == "post":
+            draft.norm(at, f"{name}_post_norm", layer.norm, h, "x", "x")
 
-    reads = sublayer("attention", "attention_in", layer.attention_norm)
+    side_by_side = layer.parallel != "none"
+    reads = enter("attention", wanted=layer.attention_norm)
     attention.self_attention(draft, at, layer.attention, layer.norm, h, reads)
-    if layer.parallel == "none":
-        close("attention")
+    if not side_by_side:
+        leave("attention")
     if layer.cross:
-        cross_reads = sublayer("cross_attention", "cross_in")
-        attention.cross_attention(draft, at, layer.attention, h, cross_reads)
-        close("cross")
+        attention.cross_attention(draft, at, layer.attention, h, enter("cross_attention"))
+        leave("cross_attention")
     if layer.parallel != "one-norm":
-        reads = sublayer("ffn", "ffn_in")
+        reads = enter("ffn")
     ffn.feed_forward(draft, at, layer.ffn, h, reads)
-    close("ffn")
+    leave("ffn", also="attention_out" if side_by_side else "")
 
 
 def _rows(stack: str, alone: bool) -> str:
