@@ -194,6 +194,10 @@ class Quantity(NamedTuple):
         kind = max((p.kind for p in parts), key=order.index, default="exact")
         return cls(label, sum(p.value for p in parts), unit, parts=parts, **{"kind": kind, **rest})
 
+    def as_estimate(self) -> "Quantity":
+        """The same figure of something that is itself an estimate."""
+        return self._replace(kind="estimated", parts=tuple(part.as_estimate() for part in self.parts))
+
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         return {

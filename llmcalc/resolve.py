@@ -34,6 +34,11 @@ class Gpu(NamedTuple):
     usable_bytes: int
     usable_source: str
 
+    @property
+    def is_measured(self) -> bool:
+        """Whether the memory is more than what stands on the box."""
+        return self.spec.cuda_bytes is not None or self.spec.driver_bytes is not None
+
 
 def _spec_file(text: str) -> Path | None:
     """The spec file that MODEL means, where it looks like a path."""
@@ -113,7 +118,22 @@ def method(name: str) -> "Method":
         if target != rule.format:
             raise UsageError(f"quantisation {found}: a rule names the format {rule.format!r}, meaning {target!r}")
         formats[rule.format] = form.format
-    return Method(found, tuple(spec.rules), formats)
+    return Method(found, tuple(spec.rules), formats, tuple(spec.sources))
+
+
+def stored_as(model: Model, quant: str | None, dtype: str | None) -> "tuple[Method, str]":
+    """How a model's weights are held: as asked, else as published. The method, and a word for it.
+
+    Raises UnknownName, and UsageError for a --dtype that the quantisation leaves nothing to apply to.
+    """
+    if quant is not None:
+        found, spec = catalogue.quant_spec(quant)
+        if spec.kind == "float" and dtype not in (None, found):
+            raise UsageError(f"--quant {found} sets every tensor, so --dtype {dtype} contradicts it")
+        return method(found), found
+    if dtype is None and model.spec.native_quant is not None:
+        return method(model.spec.native_quant), model.spec.native_quant
+    return unquantised(), dtype or model.blueprint.dtype
 
 
 def unquantised() -> "Method":
@@ -132,10 +152,14 @@ def gpu(text: str) -> Gpu:
     """A GPU by name. Its memory is what CUDA reports, else what the driver lists, else what the box says."""
     name, spec = catalogue.gpu_spec(text)
     if spec.cuda_bytes is not None:
-        return Gpu(name, spec, spec.cuda_bytes, "what CUDA reports to a process")
-    if spec.driver_bytes is not None:
-        return Gpu(name, spec, spec.driver_bytes, "what the driver lists; a process gets a little less")
-    return Gpu(name, spec, marketed_bytes(spec), "as marketed, in GiB; what a process gets is not known")
+        bytes_, source = spec.cuda_bytes, f"what {'CUDA' if spec.vendor == 'NVIDIA' else 'the runtime'} reports to a process"
+    elif spec.driver_bytes is not None:
+        bytes_, source = spec.driver_bytes, "what the driver lists; a process gets a little less"
+    else:
+        bytes_, source = marketed_bytes(spec), "as marketed, in GiB; what a process gets is not known"
+    if spec.devices > 1:
+        bytes_, source = bytes_ // spec.devices, f"{source}; one of its {spec.devices} devices"
+    return Gpu(name, spec, bytes_, source)
 
 
 def marketed_bytes(spec: "GpuSpec") -> int:

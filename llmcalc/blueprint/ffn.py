@@ -36,7 +36,8 @@ def feed_forward(draft: Draft, at: Place, spec: Ffn | Mixture, h: Dim, reads: st
     experts, used = Dim(spec.experts, "E"), Dim(spec.top_k, "E_k")
     draft.linear(at, "router", "router", experts, h, reads, "routed", bias=spec.router_bias)
     if spec.correction_bias:
-        draft.weight(at, "router.correction", "router", "bias", (experts,), buffer=spec.correction_bias == "buffer")
+        draft.weight(at, "router.correction", "router", "bias", (experts,), buffer=spec.correction_bias == "buffer",
+                     dtype="fp32")  # fmt: skip
     _dense(draft, at, spec.expert, h, Dim(spec.expert.dim, "f_e"), reads, "expert_out",
            part="experts", prefix="expert_", copies=experts, used=used)  # fmt: skip
     summed = ["expert_out", "routed"]

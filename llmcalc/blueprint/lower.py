@@ -5,7 +5,7 @@ from __future__ import annotations
 from llmcalc.blueprint import attention, ends, ffn
 from llmcalc.blueprint.draft import Draft, Place, after
 from llmcalc.blueprint.parts import Blueprint, StackShape
-from llmcalc.blueprint.plan import Layer, StackPlan, image_tokens, patch_count, stacks
+from llmcalc.blueprint.plan import Layer, StackPlan, image_tokens, patch_count, stacks, trained_context
 from llmcalc.errors import NoAnswer
 from llmcalc.quantity import Dim
 from llmcalc.specs.model import ModelSpec
@@ -105,7 +105,7 @@ def lower(spec: ModelSpec, name: str) -> Blueprint:
         weights=tuple(draft.weights),
         caches=tuple(draft.caches),
         ops=tuple(draft.ops),
-        context=spec.context,
+        context=trained_context(spec),
         dtype=spec.dtype,
         estimate=spec.status == "estimate",
         has_encoder=spec.encoder is not None,

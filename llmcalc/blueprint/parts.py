@@ -42,9 +42,10 @@ class Weight(NamedTuple):
     depth: Dim
     copies: Dim = ONE
     used: Dim = ONE
-    split: str = ""  # column, row, vocab, expert; empty: replicated
+    split: str = ""  # column, row, vocab; empty: replicated. Expert parallelism divides the copies
     tied_to: str = ""
     buffer: bool = False
+    dtype: str = ""  # kept in this one whatever the model's, unless a quantiser takes it
     last: bool = False  # outside of layers and after them, on the last pipeline stage
 
     @property
@@ -195,10 +196,16 @@ def pairs(op: Op, queries: Any, keys: Any, *, causal_mask: bool) -> Any:
     """Query-key pairs of one sequence that an attention computes.
 
     With the full mask every query meets every key, in windowed layers too, as eager kernels do. With the causal
-    one, ``s (s + 1) / 2`` pairs, and of a window w only the last w keys of each query.
+    one, ``s (s + 1) / 2`` pairs, and of a window w only the last w keys of each query. A layer that looks both ways
+    keeps the square, and of a window half on each side.
     """
-    if op.cross or not op.causal or not causal_mask:
+    if op.cross or not causal_mask:
         return queries * keys
+    if not op.causal:
+        side = None if op.window is None else op.window // 2
+        if side is None or side >= keys:
+            return queries * keys
+        return keys * (2 * side + 1) - side * (side + 1)
     if op.window is None or op.window >= keys:
         return ceil_div(keys * (keys + 1), 2)
     return op.window * keys - ceil_div(op.window * (op.window - 1), 2)

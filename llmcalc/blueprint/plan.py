@@ -196,6 +196,11 @@ def position_rows(spec: ModelSpec) -> int:
     return spec.position_rows or spec.context or 0
 
 
+def trained_context(spec: ModelSpec) -> int | None:
+    """Tokens the model was trained for; no more than its table of positions has rows, unknown where neither is said."""
+    return spec.context or (spec.position_rows if spec.positions == "learned" else None)
+
+
 def relative_buckets(spec: ModelSpec) -> int:
     """Buckets of T5's relative position bias; 32 unless said."""
     return spec.relative_buckets or 32

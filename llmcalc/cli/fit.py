@@ -54,14 +54,16 @@ def fit(
     asked, asked_encoder = o.context(ctx), o.context(encoder_ctx, "--encoder-ctx")
     kept = parse_bytes(reserve, "--reserve")
     cards = [resolve.gpu(name) for name in gpu]
-    method = resolve.method(quant) if quant else resolve.unquantised()
     chosen, named = resolve.chosen(models, family)
     results: list[dict[str, Any]] = []
     notes, figures = [], []
+    native: dict[str, list[str]] = {}
     for m in chosen:
         tokens = resolve.context_of(asked, m.blueprint)
-        encoder = o.encoder_tokens(asked_encoder, tokens, m.blueprint)
-        demand = engine.Demand(m.blueprint, method, dtype or "", kv_dtype, kept, encoder)
+        method, stored = resolve.stored_as(m, quant, dtype)
+        if quant is None and method.rules:
+            native.setdefault(stored, []).append(m.name)
+        demand = engine.Demand(m.blueprint, method, dtype or "", kv_dtype, kept, asked_encoder)
         for card in cards:
             answer = engine.fit(demand, card.usable_bytes, gpus=gpus, context=tokens, batch=batch)
             results.append({
@@ -73,17 +75,19 @@ def fit(
                 "activation_bytes": answer.load.activation_bytes, "overhead_bytes": answer.load.overhead_bytes,
                 "deciding_gpu": answer.deciding_gpu + 1, "total_weight_bytes": demand.weight_bytes,
                 "total_kv_bytes": demand.cache_bytes(tokens, batch), "kv_tokens": answer.kv_tokens,
-                "max_context": answer.max_context, "max_batch": answer.max_batch, "gpus": gpus, "min_gpus": answer.min_gpus,
+                "trained_context": m.blueprint.context, "max_context": answer.max_context, "max_batch": answer.max_batch, "gpus": gpus, "min_gpus": answer.min_gpus,
             })  # fmt: skip
             if explain:
                 opened = engine.explain(demand, card.usable_bytes, gpus=gpus, context=tokens, batch=batch)
-                figures.append((f"{m.name} on {card.name}", opened))
+                figures.append(o.figure(m, opened, f" on {card.name}"))
         if named:
             notes += o.beyond(m.name, tokens, m.blueprint)
+    notes += [f"{', '.join(names)}: published in {stored}; --dtype bf16 for 16 bits" for stored, names in native.items()]
     notes += [f"{card.name}: {show_bytes(card.usable_bytes, unit)} usable, {card.usable_source}" for card in cards]
-    how = "weights and cache are exact, the working set of the forward pass and the reserve of "
+    notes += [f"{card.name}: {card.spec.note}" for card in cards if card.spec.note and not card.is_measured]
     spread = f"; the layers stand on {gpus} GPUs in order, and the fullest decides" if gpus > 1 else ""
-    notes.append(f"{how}{show_bytes(kept, unit)} per GPU estimates{spread}")
+    exact = "weights and cache are exact, the working set of a forward pass is an estimate, the reserve of "
+    notes.append(f"{exact}{show_bytes(kept, unit)} per GPU is stated{spread}")
     notes += o.estimates([m.blueprint for m in chosen])
     alone = named and len(results) == 1
     inputs = {
@@ -123,16 +127,19 @@ def _one(result: dict[str, Any], unit: str) -> Table:
 
     gpus, verdict = result["gpus"], _verdict(result, unit)
     fullest = f"GPU {result['deciding_gpu']} of {gpus}" if gpus > 1 else result["gpu"]
-    enough = "no number of them: one layer alone is too large" if result["min_gpus"] is None else f"{result['min_gpus']}"
+    enough = "no number: a layer and the reserve are too much for one" if result["min_gpus"] is None else f"{result['min_gpus']}"
+    certain = "estimated" if result["estimate"] else "exact"
+    # What the model was trained for, or what the memory holds, whichever is less.
+    limit = "as trained" if result["max_context"] == result["trained_context"] else "by memory" if result["max_context"] else ""
     rows = [
-        (f"weights, {_stored(result)}", show_bytes(result["weight_bytes"], unit), "exact"),
-        (f"cache, {result['ctx']:,} tokens x {result['batch']}", show_bytes(result["kv_bytes"], unit), "exact"),
+        (f"weights, {_stored(result)}", show_bytes(result["weight_bytes"], unit), certain),
+        (f"cache, {result['ctx']:,} tokens x {result['batch']}", show_bytes(result["kv_bytes"], unit), certain),
         ("working set", show_bytes(result["activation_bytes"], unit), "estimated"),
         ("reserve", show_bytes(result["overhead_bytes"], unit), "stated"),
         (f"needed on {fullest}", show_bytes(result["required_bytes"], unit), ""),
         (f"usable on one {result['gpu']}", show_bytes(result["available_bytes"], unit), ""),
         ("verdict", verdict, ""),
-        (f"largest context, batch {result['batch']}", _bound(result["max_context"], lambda n: f"{n:,} tokens"), ""),
+        (f"largest context, batch {result['batch']}", _bound(result["max_context"], lambda n: f"{n:,} tokens"), limit),
         (f"largest batch, context {show_context(result['ctx'])}", _bound(result["max_batch"]), ""),
         ("GPUs it takes", enough, ""),
     ]

@@ -55,9 +55,9 @@ def flops(
         if c.vision_per_image:
             notes.append(f"{m.name}: text only; an image adds {show_flops(c.vision_per_image)} in the vision tower")
         if explain:
-            figures.append((m.name, engine.explain(m.blueprint, tokens, batch, mask=mask, encoder_context=encoder)))
+            figures.append(o.figure(m, engine.explain(m.blueprint, tokens, batch, mask=mask, encoder_context=encoder)))
             if m.blueprint.generates:
-                figures.append((m.name, engine.explain_decode(m.blueprint, tokens, batch, encoder_context=encoder)))
+                figures.append(o.figure(m, engine.explain_decode(m.blueprint, tokens, batch, encoder_context=encoder)))
     notes.append(f"a product of m x k and k x n costs 2mkn; backward is twice forward; training and prefill with the {mask} mask")
     notes += o.estimates([m.blueprint for m in chosen])
     columns = ("model", ">context", ">forward, full", ">?causal", ">training", ">?prefill", ">per decoded token")

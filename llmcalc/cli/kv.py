@@ -53,9 +53,9 @@ def kv(
                 grows = show_bytes(size.bytes_per_token_windowed, unit)
                 notes.append(f"{m.name}: until the windows are full a token adds {grows}, then the figure shown")
         if explain:
-            figures += [(m.name, engine.explain_rate(m.blueprint, kv_dtype))]
+            figures += [o.figure(m, engine.explain_rate(m.blueprint, kv_dtype))]
             figures += [
-                (m.name, engine.explain(m.blueprint, tokens, batch, kv_dtype, encoder, group))
+                o.figure(m, engine.explain(m.blueprint, tokens, batch, kv_dtype, encoder, group))
                 for group in ("kv", "cross", "state", "index")
                 if any(engine.entries(m.blueprint, group))
             ]

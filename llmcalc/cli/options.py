@@ -9,6 +9,8 @@ import typer
 # Commands import what they compute with when they run: start-up is part of the product.
 if TYPE_CHECKING:
     from llmcalc.blueprint.parts import Blueprint
+    from llmcalc.quantity import Quantity
+    from llmcalc.resolve import Model
 
 Form = Literal["table", "json", "csv", "markdown"]
 
@@ -83,6 +85,13 @@ def beyond(name: str, tokens: int, blueprint: Blueprint) -> list[str]:
     if blueprint.context is None or tokens <= blueprint.context:
         return []
     return [f"{name}: {tokens:,} tokens is beyond the trained context of {blueprint.context:,}"]
+
+
+def figure(model: Model, opened: Quantity, where: str = "") -> tuple[str, Quantity]:
+    """A figure to be explained: with the sources of the model's shape, and as uncertain as the model is."""
+    sources = "; ".join((opened.source, *model.spec.sources)) if opened.source else "; ".join(model.spec.sources)
+    opened = opened._replace(source=sources)
+    return model.name + where, opened.as_estimate() if model.blueprint.estimate else opened
 
 
 def label(blueprint: Blueprint) -> str:

@@ -56,8 +56,8 @@ def params(
     figures = []
     if explain:
         for m in chosen:
-            figures.append((m.name, engine.explain(m.blueprint)))
+            figures.append(o.figure(m, engine.explain(m.blueprint)))
             if any(w.used != w.copies for w in m.blueprint.weights):
-                figures.append((m.name, engine.explain_active(m.blueprint)))
+                figures.append(o.figure(m, engine.explain_active(m.blueprint)))
     render(Document("params", {"models": models or [], "family": family}, results, tables, notes, figures), form, explain=explain)
     return 0

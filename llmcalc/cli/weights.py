@@ -33,28 +33,27 @@ def weights(
 
     form = o.form_of(form, json)
     chosen = resolve.models(models)
-    if quant == "all":
-        methods = [resolve.method(name) for name in catalogue.entries("quants")]
-    else:
-        methods = [resolve.method(quant) if quant else resolve.unquantised()]
-    results, rows, figures = [], [], []
+    results, rows, figures, notes = [], [], [], []
     for m in chosen:
-        sized = sorted(
-            ((method, engine.size(m.blueprint, method, dtype or "")) for method in methods), key=lambda pair: -pair[1].weight_bytes
-        )
-        for method, size in sized:
-            own = dtype or m.blueprint.dtype
+        if quant == "all":
+            stored = [(resolve.method(name), name) for name in catalogue.entries("quants")]
+        else:
+            stored = [resolve.stored_as(m, quant, dtype)]
+            if quant is None and stored[0][0].rules:
+                notes.append(f"{m.name}: published in {stored[0][1]}; --dtype bf16 for 16 bits")
+        sized = [(method, word, engine.size(m.blueprint, method, dtype or "")) for method, word in stored]
+        for method, word, size in sorted(sized, key=lambda found: -found[2].weight_bytes):
             results.append({
-                "model": m.name, "estimate": m.blueprint.estimate, "quant": method.name, "dtype": own,
+                "model": m.name, "estimate": m.blueprint.estimate, "quant": method.name, "dtype": dtype or m.blueprint.dtype,
                 "weight_bytes": size.weight_bytes, "file_bytes": size.weight_bytes, "bits_per_weight": size.bits_per_weight,
                 "parts": size.parts,
             })  # fmt: skip
             rows.append((
-                o.label(m.blueprint), method.name if method.rules else own, show_bytes(size.weight_bytes, unit),
-                show_bytes(size.weight_bytes, "GB"), f"{size.bits_per_weight:.3f} bits",
+                o.label(m.blueprint), word, show_bytes(size.weight_bytes, unit), show_bytes(size.weight_bytes, "GB"),
+                f"{size.bits_per_weight:.3f} bits",
             ))  # fmt: skip
             if explain:
-                figures.append((m.name, engine.explain(m.blueprint, method, dtype or "")))
+                figures.append(o.figure(m, engine.explain(m.blueprint, method, dtype or "")))
     columns = ("model", "quantisation", ">in memory", ">on disk", ">per weight")
     tables = [Table("Weights", columns, rows)]
     if len(results) == 1:
@@ -63,7 +62,7 @@ def weights(
         total = sum(parts.values())
         split = [(part, show_bytes(n, unit), o.share(n, total)) for part, n in parts.items()]
         tables.append(Table("By component", ("component", ">bytes", ">share"), split))
-    notes = ["on disk: the tensors, without the file's header; bits per weight over all parameters, the unquantised too"]
+    notes.append("on disk: the tensors, without the file's header; bits per weight over all parameters, the unquantised too")
     notes += o.estimates([m.blueprint for m in chosen])
     inputs = {"models": models, "quant": quant, "dtype": dtype}
     render(Document("weights", inputs, results, tables, notes, figures), form, explain=explain, unit=unit)

@@ -20,7 +20,7 @@ from llmcalc.units import GiB
 RESERVE_BYTES = GiB
 # A prompt is read in pieces of at most so many tokens (vLLM's and SGLang's default order of size).
 CHUNK_TOKENS = 2048
-MOST_SEQUENCES = 2**20
+MOST_SEQUENCES, MOST_TOKENS = 2**20, 2**40
 
 
 class Load(NamedTuple):
@@ -42,11 +42,17 @@ class WorkingSet(NamedTuple):
 
     width: Any
     logits: Any
+    in_pieces: bool
 
-    def bytes(self, context: Any, batch: Any) -> Any:
-        """16-bit activations of one piece of the prompt, and each sequence's logits in fp32."""
-        tokens = least(product((batch, context)), Dim(CHUNK_TOKENS, "chunk") if isinstance(context, Dim) else CHUNK_TOKENS)
-        live = product((2, tokens)) * self.width
+    def bytes(self, tokens: Any, batch: Any) -> Any:
+        """16-bit activations of ``tokens`` per sequence, and each sequence's logits in fp32.
+
+        A causal stack may read a prompt piece by piece; one that looks both ways needs all of it at once.
+        """
+        live = product((batch, tokens))
+        if self.in_pieces:
+            live = least(live, Dim(CHUNK_TOKENS, "chunk") if isinstance(live, Dim) else CHUNK_TOKENS)
+        live = product((2, live)) * self.width
         return live if self.logits is None else live + product((4, batch, self.logits))
 
 
@@ -56,13 +62,13 @@ def working_set(blueprint: Blueprint) -> WorkingSet:
     widest = max(inner, key=lambda op: int(op.repeats) * (int(op.inner) + int(op.width)))
     heads = [op for op in blueprint.ops if op.rows == "logit" and op.part == "lm_head"]
     width = Dim(blueprint.stacks[-1].hidden, "h") + product((widest.repeats, widest.inner + widest.width))
-    return WorkingSet(width, heads[0].width if heads else None)
+    return WorkingSet(width, heads[0].width if heads else None, blueprint.generates and not blueprint.has_encoder)
 
 
 class Demand:
     """A model under a quantisation, ready to be asked at many contexts and batches.
 
-    ``unit`` is what cannot be divided: a layer, with the ends attached to the first and the last.
+    ``encoder_context`` is what an encoder beside a decoder reads; as much as the decoder unless said. ``unit`` is what cannot be divided: a layer, with the ends attached to the first and the last.
     """
 
     def __init__(
@@ -72,13 +78,13 @@ class Demand:
         dtype: str = "",
         kv_dtype: str = "bf16",
         reserve: int = RESERVE_BYTES,
-        encoder_context: int = 0,
+        encoder_context: int | None = None,
     ) -> None:
         self.blueprint, self.method, self.dtype = blueprint, method, dtype or blueprint.dtype
         self.kv_dtype, self.reserve, self.encoder_context = kv_dtype, reserve, encoder_context
         self.bare = without_formulas(blueprint)
         symbolic = working_set(blueprint)
-        self.working = WorkingSet(int(symbolic.width), None if symbolic.logits is None else int(symbolic.logits))
+        self.working = symbolic._replace(width=int(symbolic.width), logits=symbolic.logits and int(symbolic.logits))
         self.first_unit: dict[str, int] = {}
         self.units = 0
         for stack in blueprint.stacks:
@@ -104,21 +110,27 @@ class Demand:
 
     def cache_bytes(self, context: int, batch: int) -> int:
         """All that is cached, over all GPUs."""
-        return kv.size(self.bare, context, batch, self.kv_dtype, self.encoder_context).total
+        return kv.size(self.bare, context, batch, self.kv_dtype, self.encoder_tokens(context)).total
+
+    def encoder_tokens(self, context: int) -> int:
+        """What the encoder reads when the decoder stands at ``context``; 0 without one."""
+        if not self.blueprint.has_encoder:
+            return 0
+        return context if self.encoder_context is None else self.encoder_context
 
     def unit_bytes(self, context: int, batch: int) -> list[int]:
         """Weights and cache of every unit."""
         loads = list(self.weights)
         for cache in self.bare.caches:
             first = self.first_unit[cache.stack]
-            one = -(-kv.entry_bytes(cache, context, batch, self.kv_dtype, self.encoder_context) // len(cache.layers))
+            one = -(-kv.entry_bytes(cache, context, batch, self.kv_dtype, self.encoder_tokens(context)) // len(cache.layers))
             for layer in cache.layers:
                 loads[first + layer] += one
         return loads
 
     def working_bytes(self, context: int, batch: int) -> int:
         """What the forward pass holds beside weights and cache."""
-        return int(self.working.bytes(context, batch))
+        return int(self.working.bytes(max(context, self.encoder_tokens(context)), batch))
 
 
 def _pack(loads: list[int], capacity: int) -> int | None:
@@ -156,7 +168,8 @@ class Fit(NamedTuple):
     """The answer for one model on one kind of GPU.
 
     ``units`` is the range of layers on the GPU that decides. ``max_context`` and ``max_batch`` are None where nothing
-    bounds them.
+    bounds them; ``max_context`` is at most what the model was trained for. ``kv_tokens`` is the longest sequence whose cache
+    fits, trained for or not, None where the cache does not grow.
     """
 
     fits: bool
@@ -207,8 +220,9 @@ def fit(demand: Demand, available: int, *, gpus: int = 1, context: int, batch: i
     load = Load(weight_bytes, cached, demand.working_bytes(context, batch), demand.reserve)
     trained = demand.blueprint.context
     growing = any(c.per == "token" and c.window is None for c in demand.blueprint.caches)
-    bounded = trained if trained is not None else (2**40 if growing else None)
+    bounded = trained if trained is not None else (MOST_TOKENS if growing else None)
     max_context = largest(lambda n: enough(n, batch), bounded) if bounded else (None if enough(context, batch) else 0)
+    growing_tokens = largest(lambda n: enough(n, 1), MOST_TOKENS) if growing else None
     max_batch = largest(lambda n: enough(context, n), MOST_SEQUENCES)
     unbounded = max_batch == MOST_SEQUENCES
     return Fit(
@@ -221,14 +235,8 @@ def fit(demand: Demand, available: int, *, gpus: int = 1, context: int, batch: i
         min_gpus=_pack(loads, room(context, batch)),
         max_context=max_context,
         max_batch=None if unbounded else max_batch,
-        kv_tokens=_tokens(demand, room(context, batch), gpus),
+        kv_tokens=growing_tokens,
     )
-
-
-def _tokens(demand: Demand, room: int, gpus: int) -> int | None:
-    """Tokens of full-attention cache that the free memory holds, over all GPUs; None without such a cache."""
-    rate = kv.size(demand.blueprint, 1, 1, demand.kv_dtype, demand.encoder_context).bytes_per_token
-    return max(0, gpus * room - demand.weight_bytes) // rate if rate else None
 
 
 def explain(demand: Demand, available: int, *, gpus: int, context: int, batch: int) -> Quantity:
@@ -237,8 +245,11 @@ def explain(demand: Demand, available: int, *, gpus: int, context: int, batch: i
     s, b = Dim(context, "s"), Dim(batch, "b")
     alone = answer.used_gpus == 1
     held = _held(demand, context, batch) if alone else _held_by_layers(demand, context, batch, answer.units)
-    working = working_set(demand.blueprint).bytes(s, b)
-    widest = f"widest operation over a piece of at most {CHUNK_TOKENS} tokens, 16-bit, and fp32 logits"
+    working_on = working_set(demand.blueprint)
+    encoder = demand.encoder_tokens(context)
+    working = working_on.bytes(Dim(encoder, "s_enc") if encoder > context else s, b)
+    piece = f"a piece of at most {CHUNK_TOKENS} tokens" if working_on.in_pieces else "all tokens, which look both ways"
+    widest = f"widest operation over {piece}, 16-bit, and fp32 logits"
     stated = "stated reserve: CUDA context, library workspaces, allocator slack"
     return Quantity.sum(
         "required_bytes",
@@ -253,7 +264,7 @@ def explain(demand: Demand, available: int, *, gpus: int, context: int, batch: i
 
 def _held(demand: Demand, context: int, batch: int) -> list[Quantity]:
     """Weights and cache of the whole model, opened down to tensors."""
-    blueprint, encoder = demand.blueprint, demand.encoder_context
+    blueprint, encoder = demand.blueprint, demand.encoder_tokens(context)
     groups = [
         kv.explain(blueprint, context, batch, demand.kv_dtype, encoder, group)
         for group in kv.GROUPS

@@ -12,8 +12,7 @@ from llmcalc.blueprint.parts import Blueprint, Weight, product
 from llmcalc.quantity import Dim, Quantity, ceil_div
 
 DTYPE_BITS = {"fp32": 32, "fp16": 16, "bf16": 16}
-LAYER_PARTS = ("attention", "cross_attention", "ffn", "experts", "shared_experts")
-SUFFIXES = {"gate", "up", "down"}
+PREFIXES = ("expert_", "shared_", "cross_")
 
 
 class OverheadLike(Protocol):
@@ -33,22 +32,13 @@ class FormatLike(Protocol):
     tile: int | None
 
 
-class RuleLike(Protocol):
-    """Which tensors get which format."""
-
-    tensors: Sequence[Any]
-    format: str
-    layers: Any
-    tied: bool | None
-    moe: bool | None
-
-
 class Method(NamedTuple):
     """A quantisation ready to apply: its rules, and the formats that they name."""
 
     name: str
     rules: tuple[Any, ...]
     formats: Mapping[str, FormatLike]
+    sources: tuple[str, ...] = ()
 
 
 class Share(NamedTuple):
@@ -89,11 +79,13 @@ def categories(weight: Weight, tied_head: bool) -> set[str]:
     if weight.role == "shared_expert_gate":
         # It weighs the shared expert as the router weighs the others, and is left alone like it.
         return {"router", "all"}
-    role = weight.role.rsplit("_", 1)[-1]
+    role = weight.role
+    for prefix in PREFIXES:
+        role = role.removeprefix(prefix)
     found = {"all", "linears", weight.part, role}
     if weight.part == "cross_attention":
         found.add("attention")
-    if role in SUFFIXES:
+    if role in ("gate", "up", "down"):
         found.add("ffn")
     return found
 
@@ -184,8 +176,8 @@ class _Own:
 
 def share_bytes(share: Share, method: Method, dtype: str) -> Any:
     """Bytes of a share, all its layers and copies; ``dtype`` is of what the method leaves alone."""
-    form: Any = method.formats[share.format] if share.format else _Own(dtype)
     weight = share.weight
+    form: Any = method.formats[share.format] if share.format else _Own(weight.dtype or dtype)
     return product((share.depth, weight.copies, tensor_bytes(weight.shape, form)))
 
 
@@ -214,4 +206,5 @@ def explain(blueprint: Blueprint, method: Method, dtype: str = "") -> Quantity:
             Quantity.of(label, share_bytes(share, method, own), "bytes", note=share.format or own)
         )
     rows = [Quantity.sum(part, "bytes", tensors) for part, tensors in parts.items()]
-    return Quantity.sum("weight_bytes", "bytes", rows, source=f"every tensor under {method.name}; the rest in {own}")
+    source = "; ".join((f"{method.name}, and {own} where it leaves a tensor alone", *method.sources))
+    return Quantity.sum("weight_bytes", "bytes", rows, source=source if method.rules else f"every tensor in {own}")

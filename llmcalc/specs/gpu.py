@@ -85,6 +85,8 @@ class GpuSpec(Record):
     """Memory that CUDA reports to a process (torch's total_memory)."""
     driver_bytes: Published | None = None
     """Memory that the driver lists (nvidia-smi), a little more than a process gets."""
+    devices: Annotated[int, Within(1, 64)] = 1
+    """Devices that share the card's memory and rates evenly and that a process sees one by one (MI250X: 2)."""
     bandwidth_gb_s: Figure
     """Memory bandwidth in GB/s (decimal)."""
     tflops: Tflops

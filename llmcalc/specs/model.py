@@ -228,7 +228,9 @@ class ModelSpec(Block):
     context: Count | None = None
     """Tokens of context the model was trained for."""
     dtype: Literal["bf16", "fp16", "fp32"] = "bf16"
-    """What the weights are published in."""
+    """What the weights are published in, those apart that native_quant touches."""
+    native_quant: Text | None = None
+    """The quantisation the weights are published in (gpt-oss: mxfp4); none unless said."""
     pattern: Text | None = None
     """Kinds of layer in order, one letter each, repeated to the model's depth: SSSL. S is windowed, L is full."""
     kinds: dict[Text, Kind] | None = None

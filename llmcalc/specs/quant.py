@@ -69,7 +69,8 @@ class QuantSpec(Record):
     NESTED = {"format": Format, "rules": Rule}
 
     title: Text
-    kind: Literal["float", "bitsandbytes", "gptq", "awq", "fp8", "microscaling", "gguf", "integer"]
+    kind: Text
+    """What it belongs to, for listing: gguf, gptq ...; float is a plain type, which leaves nothing for --dtype to say."""
     aliases: Sequence[Text] = ()
     format: Format
     """The format that gives the quantisation its name."""
