@@ -54,4 +54,4 @@ class SpecError(LlmcalcError):
 
 
 class NoAnswer(LlmcalcError):
-    """Asked of a model that has no such thing, or whose layout is not known."""
+    """Asked of a model that has nothing to compute with."""

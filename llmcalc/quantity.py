@@ -144,6 +144,11 @@ def _call(name: str, value: Number, *arguments: Any) -> Any:
     return written(value, f"{name}({', '.join(_text(a, SUM) for a in arguments)})", ATOM, *arguments)
 
 
+def like(pattern: Any, value: int, text: str) -> Any:
+    """``value`` as a Dim named ``text`` where ``pattern`` carries its formula, bare where that is bare."""
+    return Dim(value, text) if isinstance(pattern, _Written) else value
+
+
 def least(*values: Any) -> Any:
     """min() that remembers."""
     return _call("min", min(plain(v) for v in values), *values)

@@ -1,9 +1,9 @@
-"""Parse and print quantities: 128k, 80GB, 15T, 3.14e23, 4.5 bits.
+"""Parse and print quantities: 128k, 80GB, 15T, 3.14e23.
 
 Two readings of the same suffix letters, as the field uses them:
 
     context lengths     binary      128k = 131,072 tokens, 1m = 1,048,576
-    everything else     decimal     15T tokens = 15e12, 70B parameters = 70e9, 5k$ = 5,000
+    everything else     decimal     15T tokens = 15e12, 70B parameters = 70e9
 
 Bytes carry their unit in full: GB = 1e9, GiB = 2**30.
 """
@@ -59,16 +59,14 @@ def parse_context(text: str, what: str = "context") -> int:
     return value
 
 
-def parse_count(text: str, what: str = "count", *, whole: bool = False) -> int | float:
-    """A decimal quantity; ``15T`` is 15e12. Raises UnitError unless positive and finite."""
+def parse_count(text: str, what: str = "count") -> int | float:
+    """A decimal quantity; ``15T`` is 15e12. Raises UnitError unless above 0 and at most 1e40."""
     digits, exponent, suffix = _split(text, what, "a number such as 70B, 1.4T or 3.8e25")
     if suffix.lower() not in DECIMAL:
         raise UnitError(f"{what}: {text!r} has the unit {suffix!r}; allowed: k, M, B (or G), T, P, E")
     value = _scaled(digits, exponent, DECIMAL[suffix.lower()])
-    if value <= 0 or value > 10**40:
+    if not 0 < value <= 10**40:
         raise UnitError(f"{what}: {text!r} is not between 0 and 1e40")
-    if whole and not isinstance(value, int):
-        raise UnitError(f"{what}: {text!r} is not a whole number")
     return value
 
 

@@ -39,10 +39,9 @@ def chinchilla(
     """Compute-optimal training: from parameters, tokens, FLOPs or a GPU budget to the others and the predicted loss."""
     from llmcalc.engines import scaling as engine
     from llmcalc.errors import UnknownName, UsageError
-    from llmcalc.quantity import Real
     from llmcalc.report.document import Document, Table
     from llmcalc.report.render import render
-    from llmcalc.units import parse_count, show_count
+    from llmcalc.units import show_count
 
     form = o.form_of(form, json)
     for name in law or ():
@@ -50,9 +49,10 @@ def chinchilla(
             from difflib import get_close_matches
 
             raise UnknownName("law", name, get_close_matches(name, engine.LAWS, n=2), "known: " + ", ".join(engine.LAWS))
-    laws = [engine.LAWS[name] for name in law or engine.LAWS]
+    laws = [engine.LAWS[name] for name in dict.fromkeys(law or engine.LAWS)]
     budget = [("--gpu", gpu), ("--gpus", gpus), ("--days", days)]
-    given = [name for name, value in (("--params", params), ("--flops", flops), ("--tokens", tokens), ("--gpu", gpu)) if value]
+    asked = (("--params", params), ("--flops", flops), ("--tokens", tokens), ("--gpu", gpu))
+    given = [name for name, value in asked if value is not None]
     if any(value is not None for _, value in budget) and not all(value is not None for _, value in budget):
         missing = ", ".join(name for name, value in budget if value is None)
         raise UsageError(f"a GPU budget is --gpu, --gpus and --days together; missing: {missing}")
@@ -60,9 +60,7 @@ def chinchilla(
         raise UsageError(
             "give one of --params, --flops, --tokens, or a GPU budget (--gpu --gpus --days), or --params and --tokens of a run"
         )
-    n = Real(float(parse_count(params, "--params")), "N") if params else None
-    d = Real(float(parse_count(tokens, "--tokens")), "D") if tokens else None
-    c = Real(float(parse_count(flops, "--flops")), "C") if flops else None
+    n, d, c = _given(params, "--params", "N"), _given(tokens, "--tokens", "D"), _given(flops, "--flops", "C")
     notes = []
     if gpu is not None and gpus is not None and days is not None:
         c, rate = _budget(gpu, gpus, days, mfu)
@@ -100,6 +98,20 @@ def chinchilla(
     return 0
 
 
+def _given(text: str | None, option: str, symbol: str) -> Any:
+    """A count as typed, with its symbol; None where it was not given. Raises UnitError, also for less than 1."""
+    from llmcalc.errors import UnitError
+    from llmcalc.quantity import Real
+    from llmcalc.units import parse_count
+
+    if text is None:
+        return None
+    value = parse_count(text, option)
+    if value < 1:
+        raise UnitError(f"{option}: {text!r} is less than 1")
+    return Real(float(value), symbol)
+
+
 def _budget(gpu: str, gpus: int, days: float, mfu: float) -> tuple[Any, float]:
     """FLOPs of a GPU budget, and the peak in TFLOP/s that it is a share of."""
     from llmcalc import resolve
@@ -108,10 +120,12 @@ def _budget(gpu: str, gpus: int, days: float, mfu: float) -> tuple[Any, float]:
 
     card = resolve.gpu(gpu)
     rate = card.spec.tflops.bf16 or card.spec.tflops.fp16
-    if rate is None or days <= 0:
-        raise UsageError(f"{card.name} has no 16-bit rate in the catalogue" if rate is None else "--days must be more than 0")
-    total = Real(float(gpus), "n_gpu") * (days * 86400.0) * (rate * 1e12) * mfu
-    return Real(float(total), "C"), rate
+    if rate is None:
+        raise UsageError(f"{card.name} has no 16-bit rate in the catalogue")
+    if not (0 < days < 1e6 and 0 < mfu <= 1):
+        raise UsageError("a GPU budget needs --days between 0 and a million, and --mfu between 0 and 1")
+    seconds, peak = Real(days * 86400, "seconds"), Real(rate * 1e12, "peak")
+    return Real(float(gpus), "n_gpu") * seconds * peak * Real(mfu, "mfu"), rate
 
 
 def _number(value: object) -> int | float | None:

@@ -75,7 +75,8 @@ def fit(
                 "activation_bytes": answer.load.activation_bytes, "overhead_bytes": answer.load.overhead_bytes,
                 "deciding_gpu": answer.deciding_gpu + 1, "total_weight_bytes": demand.weight_bytes,
                 "total_kv_bytes": demand.cache_bytes(tokens, batch), "kv_tokens": answer.kv_tokens,
-                "trained_context": m.blueprint.context, "max_context": answer.max_context, "max_batch": answer.max_batch, "gpus": gpus, "min_gpus": answer.min_gpus,
+                "trained_context": m.blueprint.context, "max_context": answer.max_context, "max_batch": answer.max_batch,
+                "gpus": gpus, "min_gpus": answer.min_gpus,
             })  # fmt: skip
             if explain:
                 opened = engine.explain(demand, card.usable_bytes, gpus=gpus, context=tokens, batch=batch)

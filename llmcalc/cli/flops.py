@@ -40,7 +40,7 @@ def flops(
         encoder = o.encoder_tokens(asked_encoder, tokens, m.blueprint)
         c = engine.count(m.blueprint, tokens, batch, mask=mask, encoder_context=encoder)
         results.append({
-            "model": m.name, "estimate": m.blueprint.estimate, "ctx": tokens, "encoder_ctx": encoder,
+            "model": m.name, "estimate": m.blueprint.estimate, "ctx": tokens, "encoder_ctx": encoder, "batch": batch,
             "forward_flops": c.forward, "backward_flops": c.backward, "training_flops": c.training,
             "prefill_flops": c.prefill, "decode_flops_per_token": c.decode_per_token,
             "forward_full_flops": c.forward_full, "forward_causal_flops": c.forward_causal,
@@ -55,9 +55,14 @@ def flops(
         if c.vision_per_image:
             notes.append(f"{m.name}: text only; an image adds {show_flops(c.vision_per_image)} in the vision tower")
         if explain:
-            figures.append(o.figure(m, engine.explain(m.blueprint, tokens, batch, mask=mask, encoder_context=encoder)))
+            opened = [
+                engine.explain(m.blueprint, tokens, batch, mask=mask, encoder_context=encoder),
+                *engine.explain_training(c.forward),
+                engine.explain(m.blueprint, tokens, batch, mask=mask, encoder_context=encoder, prefill=True),
+            ]
             if m.blueprint.generates:
-                figures.append(o.figure(m, engine.explain_decode(m.blueprint, tokens, batch, encoder_context=encoder)))
+                opened.append(engine.explain_decode(m.blueprint, tokens, batch, encoder_context=encoder))
+            figures += [o.figure(m, figure) for figure in opened]
     notes.append(f"a product of m x k and k x n costs 2mkn; backward is twice forward; training and prefill with the {mask} mask")
     notes += o.estimates([m.blueprint for m in chosen])
     columns = ("model", ">context", ">forward, full", ">?causal", ">training", ">?prefill", ">per decoded token")

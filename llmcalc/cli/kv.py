@@ -37,6 +37,7 @@ def kv(
         size = engine.size(m.blueprint, tokens, batch, kv_dtype, encoder)
         results.append({
             "model": m.name, "family": m.spec.family, "estimate": m.blueprint.estimate, "ctx": tokens, "encoder_ctx": encoder,
+            "batch": batch, "kv_dtype": kv_dtype,
             "kv_bytes": size.kv_bytes, "bytes_per_token": size.bytes_per_token,
             "bytes_per_token_windowed": size.bytes_per_token_windowed, "state_bytes": size.state_bytes,
             "cross_bytes": size.cross_bytes, "index_bytes": size.index_bytes, "total_bytes": size.total,
@@ -53,7 +54,8 @@ def kv(
                 grows = show_bytes(size.bytes_per_token_windowed, unit)
                 notes.append(f"{m.name}: until the windows are full a token adds {grows}, then the figure shown")
         if explain:
-            figures += [o.figure(m, engine.explain_rate(m.blueprint, kv_dtype))]
+            if any(engine.entries(m.blueprint, "kv")):
+                figures.append(o.figure(m, engine.explain_rate(m.blueprint, kv_dtype)))
             figures += [
                 o.figure(m, engine.explain(m.blueprint, tokens, batch, kv_dtype, encoder, group))
                 for group in ("kv", "cross", "state", "index")

@@ -5,7 +5,9 @@ Exit codes: 0 yes, 1 the answer is no, 2 the question was wrong.
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import os
 import sys
 from importlib import import_module
 from typing import Any
@@ -45,13 +47,23 @@ class Commands(typer.core.TyperGroup):
             return None
         if cmd_name not in self.commands:
             function = getattr(import_module(f"llmcalc.cli.{COMMANDS[cmd_name]}"), cmd_name)
-            alone = typer.Typer(add_completion=False)
+            alone = typer.Typer(add_completion=False, rich_markup_mode=MARKUP)
             alone.command(cmd_name)(function)
             self.commands[cmd_name] = typer.main.get_command(alone)
         return self.commands[cmd_name]
 
 
-app = typer.Typer(name="llmcalc", cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+# Help in boxes is for people at a terminal; a pipe gets plain text.
+MARKUP: Any = "rich" if sys.stdout is not None and sys.stdout.isatty() else None
+
+app = typer.Typer(
+    name="llmcalc",
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=MARKUP,
+)
 
 
 def version(wanted: bool) -> None:
@@ -59,7 +71,9 @@ def version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version as installed
 
-        sys.stdout.write(f"llmcalc {installed('llmcalc-sizing')}\n")
+        from llmcalc.report.render import emit
+
+        emit(f"llmcalc {installed('llmcalc-sizing')}\n")
         raise typer.Exit
 
 
@@ -79,19 +93,57 @@ def main(arguments: list[str] | None = None) -> None:
     except LlmcalcError as error:
         code = _fail(str(error))
     except BAD_USAGE as error:
-        code = _fail(f"{error.format_message()} ({error.ctx.command_path if error.ctx else 'llmcalc'} --help)")
+        # Without arguments typer raises the help itself.
+        message = str(error.format_message())
+        code = _fail(_usage(error)) if message and not message.startswith("Usage:") else _show_help(message)
     except typer.Abort:
         code = 130
+    except SystemExit:
+        # typer's way to say that whoever read the help has gone; no command ends like this.
+        code = 0
+    except OSError as error:
+        code = _fail(f"cannot write the answer: {error.strerror or error}")
+        _forget_stdout()
     finally:
         gc.enable()
     sys.exit(code or 0)
 
 
-def _fail(message: str) -> int:
-    text = f"llmcalc: {message}\n"
-    encoding = sys.stderr.encoding or "ascii"
-    sys.stderr.write(text.encode(encoding, "backslashreplace").decode(encoding))
+def _usage(error: Any) -> str:
+    """typer's complaint about an option, the nearest command for one that does not exist, and where help is."""
+    message = str(error.format_message())
+    path = error.ctx.command_path if error.ctx else "llmcalc"
+    if message.startswith("No such command"):
+        from difflib import get_close_matches
+
+        wanted = message.partition("'")[2].partition("'")[0]
+        close = get_close_matches(wanted, COMMANDS, n=2)
+        message = f"no command {wanted!r}" + (f"; did you mean {' or '.join(close)}?" if close else "")
+    return f"{message} ({path} --help)"
+
+
+def _show_help(text: str) -> int:
+    """Help that nobody asked for goes to stderr, and is no success."""
+    if sys.stderr is not None:
+        sys.stderr.write(text + "\n" if text else "")
     return 2
+
+
+def _fail(message: str) -> int:
+    """One line on stderr, whatever is in the message."""
+    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
+    if sys.stderr is not None:
+        encoding = sys.stderr.encoding or "ascii"
+        with contextlib.suppress(OSError):
+            sys.stderr.write(f"llmcalc: {line}\n".encode(encoding, "backslashreplace").decode(encoding))
+            sys.stderr.flush()
+    return 2
+
+
+def _forget_stdout() -> None:
+    """Keep Python from trying, and failing, to flush what cannot be written when it exits."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

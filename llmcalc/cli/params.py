@@ -36,7 +36,9 @@ def params(
     columns: tuple[str, ...]
     if named and len(chosen) == 1:
         (m,), (c,) = chosen, counts
-        rows = [(part, f"{n:,}", show_count(n), o.share(n, c.total), f"{c.active_parts[part]:,}") for part, n in c.parts.items()]
+        rows = [
+            (part, f"{n:,}", show_count(n), o.share(n, c.total), f"{c.active_parts[part]:,}") for part, n in c.parts.items() if n
+        ]
         rows.append(("total", f"{c.total:,}", show_count(c.total), "100.0%", f"{c.active:,}"))
         title = f"{o.label(m.blueprint)}: {show_count(c.total)} parameters"
         if c.active != c.total:
@@ -58,6 +60,6 @@ def params(
         for m in chosen:
             figures.append(o.figure(m, engine.explain(m.blueprint)))
             if any(w.used != w.copies for w in m.blueprint.weights):
-                figures.append(o.figure(m, engine.explain_active(m.blueprint)))
+                figures.append(o.figure(m, engine.explain(m.blueprint, active=True)))
     render(Document("params", {"models": models or [], "family": family}, results, tables, notes, figures), form, explain=explain)
     return 0

@@ -68,7 +68,8 @@ def working_set(blueprint: Blueprint) -> WorkingSet:
 class Demand:
     """A model under a quantisation, ready to be asked at many contexts and batches.
 
-    ``encoder_context`` is what an encoder beside a decoder reads; as much as the decoder unless said. ``unit`` is what cannot be divided: a layer, with the ends attached to the first and the last.
+    ``encoder_context`` is what an encoder beside a decoder reads; as much as the decoder unless said. ``units`` cannot be
+    divided: they are the layers, with the ends attached to the first and the last.
     """
 
     def __init__(

@@ -164,12 +164,24 @@ def _tree(label: str, terms: Iterator[tuple[Op, Any]], source: str) -> Quantity:
     return Quantity.sum(label, "FLOP", [Quantity.sum(part, "FLOP", ops) for part, ops in parts.items()], source=source)
 
 
-def explain(blueprint: Blueprint, context: int, batch: int = 1, *, mask: str = "full", encoder_context: int = 0) -> Quantity:
-    """The forward FLOPs as a tree, by component and operation."""
+def explain(
+    blueprint: Blueprint, context: int, batch: int = 1, *, mask: str = "full", encoder_context: int = 0, prefill: bool = False
+) -> Quantity:
+    """The forward FLOPs (or, with logits for the last position alone, prefill's) as a tree, by component and operation."""
     s = Dim(context, "s")
-    work = workload(s, Dim(batch, "b"), Dim(encoder_context, "s_enc"), causal=mask == "causal", logits=s)
+    work = workload(s, Dim(batch, "b"), Dim(encoder_context, "s_enc"), causal=mask == "causal", logits=1 if prefill else s)
     terms = ((op, _flops(op, _forward_units(op, work))) for op in _of_text(blueprint))
-    return _tree("forward_flops", terms, f"2mkn per matrix product; {mask} attention mask")
+    rule = f"2mkn per matrix product; {mask} attention mask"
+    if prefill:
+        return _tree("prefill_flops", terms, f"{rule}; logits of the last position alone")
+    return _tree("forward_flops", terms, rule)
+
+
+def explain_training(forward: int) -> list[Quantity]:
+    """Backward and training, from forward."""
+    f = Dim(forward, "forward")
+    rule = "a product each for the gradients of input and weight; nothing recomputed"
+    return [Quantity.of("backward_flops", 2 * f, "FLOP", source=rule), Quantity.of("training_flops", 3 * f, "FLOP", source=rule)]
 
 
 def explain_decode(blueprint: Blueprint, context: int, batch: int = 1, *, encoder_context: int = 0) -> Quantity:

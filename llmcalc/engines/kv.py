@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from llmcalc.blueprint.parts import Blueprint, Cache, product
-from llmcalc.quantity import Dim, Quantity, ceil_div
+from llmcalc.quantity import Dim, Quantity, ceil_div, like
 
 # Bits of one element, block scales included: what runtimes offer for the cache.
 CACHE_BITS = {
@@ -48,7 +48,7 @@ def _bytes(cache: Cache, elements: Any, dtype: str) -> Any:
     """Elements -> bytes. Whole bytes for the plain dtypes; block formats are rounded up to one."""
     over, under = _bits(cache, dtype)
     if over % (8 * under) == 0:
-        return product((elements, over // (8 * under)))
+        return product((elements, like(elements, over // (8 * under), "bytes_per_element")))
     bits = elements * over if under == 1 else ceil_div(elements * over, under)
     return ceil_div(bits, 8)
 

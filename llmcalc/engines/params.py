@@ -19,7 +19,11 @@ PARTS = (
 
 
 class Params(NamedTuple):
-    """Counts of elements. ``parts`` adds up to ``total``; ``embedding`` and ``lm_head`` are the bare matrices."""
+    """Counts of elements.
+
+    ``parts`` has every component, 0 where the model has none, and adds up to ``total``; ``embedding`` and ``lm_head`` are
+    the bare matrices.
+    """
 
     total: int
     active: int
@@ -40,8 +44,9 @@ def _by_part(weights: Iterable[Weight]) -> dict[str, list[Weight]]:
 
 def count(blueprint: Blueprint) -> Params:
     """Parameters of a model."""
-    parts = {part: sum(w.elements for w in ws) for part, ws in _by_part(blueprint.weights).items()}
-    active = {part: sum(w.active_elements for w in ws) for part, ws in _by_part(blueprint.weights).items()}
+    by_part = _by_part(blueprint.weights)
+    parts = {part: sum(w.elements for w in by_part.get(part, ())) for part in PARTS}
+    active = {part: sum(w.active_elements for w in by_part.get(part, ())) for part in PARTS}
     weights = blueprint.weights
     return Params(
         total=sum(parts.values()),
@@ -54,21 +59,14 @@ def count(blueprint: Blueprint) -> Params:
     )
 
 
-def explain(blueprint: Blueprint) -> Quantity:
-    """The total as a tree: components, then tensors with their shapes."""
-    parts = [
-        Quantity.sum(part, "params", [Quantity.of(w.name, w.count, "params") for w in weights])
-        for part, weights in _by_part(blueprint.weights).items()
-    ]
+def explain(blueprint: Blueprint, *, active: bool = False) -> Quantity:
+    """The total, or the active parameters, as a tree: components, then tensors with their shapes."""
+
+    def opened(weight: Weight) -> Quantity:
+        return Quantity.of(weight.name, weight.active if active else weight.count, "params")
+
+    parts = [Quantity.sum(part, "params", map(opened, weights)) for part, weights in _by_part(blueprint.weights).items()]
+    if active:
+        rule = "total less the routed experts that a token does not use; embedding and head counted"
+        return Quantity.sum("active", "params", parts, source=rule)
     return Quantity.sum("total", "params", parts, source="one term per tensor of the model, tied tensors once")
-
-
-def explain_active(blueprint: Blueprint) -> Quantity:
-    """The active parameters as a tree."""
-    parts = [
-        Quantity.sum(part, "params", [Quantity.of(w.name, w.active, "params") for w in weights])
-        for part, weights in _by_part(blueprint.weights).items()
-    ]
-    return Quantity.sum(
-        "active", "params", parts, source="total less the routed experts that a token does not use; embedding and head counted"
-    )

@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 from llmcalc.quantity import Quantity, Real
 
 PF_DAY = 8.64e19
+# Symbols of what a question may give.
+GIVEN = ("N", "D", "C")
 
 
 class Parametric(NamedTuple):
@@ -96,7 +98,7 @@ LAWS = {
     for law in (
         _power("approach-1", (1e9, 1.21e20, 10e12, 1.30e28), "Hoffmann et al. 2022, table 3 (prints a = 0.50)"),
         _power("approach-2", (1e9, 1.20e20, 10e12, 1.75e28), "Hoffmann et al. 2022, table A3 (prints a = 0.49)"),
-        Law("approach-3", HOFFMANN.factor, HOFFMANN.exponent, HOFFMANN, "Hoffmann et al. 2022, eq. 4 and 10, constants as printed"),
+        Law("approach-3", HOFFMANN.factor, HOFFMANN.exponent, HOFFMANN, "Hoffmann et al. 2022, eq. 4 and 10, a = beta / (alpha + beta)"),
         Law("approach-3-unrounded", UNROUNDED.factor, UNROUNDED.exponent, UNROUNDED, UNROUNDED.source),
         Law("besiroglu", BESIROGLU.factor, BESIROGLU.exponent, BESIROGLU, "Besiroglu et al. 2024, table 1"),
         Law("kaplan", 1.3e9 / PF_DAY**0.73, 0.73, Kaplan(), "Kaplan et al. 2020, N = 1.3e9 C^0.73, C in PF-days"),
@@ -159,8 +161,13 @@ def _loss(law: Law, params: Any, tokens: Any) -> Any:
 
 
 def explain(optimum: Optimum) -> list[Quantity]:
-    """Each figure with its formula."""
+    """Each figure with its formula; what was given stands as it is."""
     law = optimum.law
     rows = (("params", optimum.params, "params"), ("tokens", optimum.tokens, "tokens"), ("flops", optimum.flops, "FLOP"))
-    figures = [Quantity.of(name, value, unit, kind="estimated", source=law.source) for name, value, unit in rows]
+    figures = [
+        Quantity(name, float(value), unit, source="as given")
+        if getattr(value, "text", "") in GIVEN
+        else Quantity.of(name, value, unit, kind="estimated", source=law.source)
+        for name, value, unit in rows
+    ]
     return [*figures, Quantity.of("loss", optimum.loss, "nats/token", kind="estimated", source=law.loss.source)]

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from llmcalc.blueprint.parts import Blueprint, Weight, product
-from llmcalc.quantity import Dim, Quantity, ceil_div
+from llmcalc.quantity import Dim, Quantity, ceil_div, like
 
 DTYPE_BITS = {"fp32": 32, "fp16": 16, "bf16": 16}
 PREFIXES = ("expert_", "shared_", "cross_")
@@ -144,7 +144,7 @@ def fits(weight: Weight, form: FormatLike) -> bool:
 def tensor_bytes(shape: tuple[Any, ...], form: FormatLike) -> Any:
     """Bytes of one tensor in a format: elements and overheads, in whole bytes."""
     elements = product(shape)
-    total = _packed(elements, form.bits)
+    total = _packed(elements, form.bits, name="element")
     for overhead in form.overhead:
         if overhead.per == "tensor":
             groups: Any = 1
@@ -158,10 +158,12 @@ def tensor_bytes(shape: tuple[Any, ...], form: FormatLike) -> Any:
     return total
 
 
-def _packed(count: Any, bits: int) -> Any:
+def _packed(count: Any, bits: int, name: str = "") -> Any:
+    """Whole bytes of ``count`` values of so many bits; the values named, they have a symbol."""
     if bits % 8 == 0:
-        return count if bits == 8 else count * (bits // 8)
-    return ceil_div(count * bits, 8)
+        width = like(count, bits // 8, f"bytes_per_{name}") if name else bits // 8
+        return product((count, width))
+    return ceil_div(count * (like(count, bits, f"bits_per_{name}") if name else bits), 8)
 
 
 class _Own:

@@ -8,6 +8,11 @@ from llmcalc.quantity import Quantity
 SCHEMA = "llmcalc/1"
 
 
+def printable(text: str) -> str:
+    """Text in one line: whatever does not print is written as an escape."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 class Table(NamedTuple):
     """Rows of text under columns.
 
@@ -24,6 +29,10 @@ class Table(NamedTuple):
     strong: frozenset[int] = frozenset()
     marks: dict[str, str] = {}
 
+    def lines(self) -> list[tuple[str, ...]]:
+        """The rows, with nothing in a cell that could break a line or speak to the terminal."""
+        return [tuple(map(printable, row)) for row in self.rows]
+
     def heads(self) -> list[str]:
         """Column titles without the markers."""
         return [column.lstrip(">?") for column in self.columns]
@@ -38,7 +47,7 @@ class Table(NamedTuple):
 
     def widths(self) -> list[int]:
         """Columns' widths with nothing cut."""
-        return [max(len(row[i]) for row in (self.heads(), *self.rows)) for i in range(len(self.columns))]
+        return [max(len(row[i]) for row in (self.heads(), *self.lines())) for i in range(len(self.columns))]
 
 
 class Document(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from llmcalc.report.document import Document, Table
+from llmcalc.report.document import Document, Table, printable
 
 
 def _line(cells: Iterable[str], widths: list[int], table: Table, gap: str) -> str:
@@ -15,9 +15,9 @@ def _line(cells: Iterable[str], widths: list[int], table: Table, gap: str) -> st
 
 def aligned(table: Table) -> Iterator[str]:
     """Columns aligned by spaces, two between them."""
-    heads, rows, widths = table.heads(), table.rows, table.widths()
+    heads, rows, widths = table.heads(), table.lines(), table.widths()
     if table.title:
-        yield table.title
+        yield printable(table.title)
     if any(heads):
         yield _line(heads, widths, table, "  ")
     for row in rows:
@@ -26,9 +26,9 @@ def aligned(table: Table) -> Iterator[str]:
 
 def markdown(table: Table) -> Iterator[str]:
     """A GitHub table."""
-    heads, rows, widths = table.heads(), table.rows, table.widths()
+    heads, rows, widths = table.heads(), table.lines(), table.widths()
     if table.title:
-        yield f"**{table.title}**"
+        yield f"**{printable(table.title)}**"
         yield ""
     yield "| " + " | ".join(head.ljust(width) for head, width in zip(heads, widths, strict=True)) + " |"
     rules = ("-" * (width - 1) + ":" if table.right(i) else "-" * width for i, width in enumerate(widths))
@@ -41,11 +41,13 @@ def markdown(table: Table) -> Iterator[str]:
 
 
 def _flat(result: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    import json
+
     for key, value in result.items():
         if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{key}.")
         elif isinstance(value, list):
-            yield prefix + key, "; ".join(map(str, value))
+            yield prefix + key, "; ".join(json.dumps(item) if isinstance(item, dict) else str(item) for item in value)
         else:
             yield prefix + key, value
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 
 from llmcalc.report import plain
-from llmcalc.report.document import Document
+from llmcalc.report.document import Document, printable
 
 
 def _explained(document: Document, unit: str) -> Iterator[str]:
@@ -27,7 +27,7 @@ def _text(document: Document, explain: bool, unit: str) -> Iterator[str]:
             yield ""
         yield from plain.aligned(table)
     for note in document.notes:
-        yield f"note: {note}"
+        yield f"note: {printable(note)}"
     if explain:
         yield ""
         yield from _explained(document, unit)
@@ -41,7 +41,7 @@ def _markdown(document: Document, explain: bool, unit: str) -> Iterator[str]:
     if document.notes:
         yield ""
     for note in document.notes:
-        yield f"- {note}"
+        yield f"- {printable(note)}"
     if explain:
         yield from ("", "```")
         yield from _explained(document, unit)
@@ -54,9 +54,11 @@ def _on_terminal(document: Document, explain: bool, unit: str) -> None:
     console = terminal.console()
     left_out = sum(terminal.show(table, console) for table in document.tables)
     if left_out:
-        console.print(f"note: {left_out} columns more on a wider terminal, or with --format markdown", style="dim")
+        console.print(
+            f"note: {left_out} more column{'s' if left_out > 1 else ''} on a wider terminal, or with --format markdown", style="dim"
+        )
     for note in document.notes:
-        console.print(f"note: {note}", style="dim")
+        console.print(f"note: {printable(note)}", style="dim")
     if explain:
         console.print()
         for line in _explained(document, unit):
@@ -65,7 +67,7 @@ def _on_terminal(document: Document, explain: bool, unit: str) -> None:
 
 def render(document: Document, form: str = "table", *, explain: bool = False, unit: str = "GiB") -> None:
     """Write the document to stdout as table, json, csv or markdown."""
-    if form == "table" and sys.stdout.isatty():
+    if form == "table" and sys.stdout is not None and sys.stdout.isatty():
         _on_terminal(document, explain, unit)
         return
     if form == "json":
@@ -81,6 +83,8 @@ def render(document: Document, form: str = "table", *, explain: bool = False, un
 
 def emit(text: str) -> None:
     """Write to stdout. A letter that its encoding lacks becomes ``?``; a reader who has gone is no error."""
+    if sys.stdout is None:  # closed by whoever started us: the exit code is all that is wanted
+        return
     encoding = sys.stdout.encoding or "ascii"
     try:
         sys.stdout.write(text.encode(encoding, "replace").decode(encoding))

@@ -9,8 +9,10 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from llmcalc.report.document import Table
+from llmcalc.report.document import Table, printable
 
+# Text columns stay readable down to this width.
+FOLDED = 16
 STYLES = {"good": "green", "bad": "red", "faint": "dim"}
 
 
@@ -29,9 +31,9 @@ def _kept(table: Table, width: int) -> list[int]:
     for index in reversed(range(len(table.columns))):
         if needed() > width and table.gives_way(index):
             kept.remove(index)
-    # Text may be folded down to a third of its width, numbers never.
-    text = sum(widths[i] for i in kept if not table.right(i))
-    return kept if needed() - 2 * text // 3 <= width else []
+    # Text may be folded, numbers never.
+    spare = sum(max(0, widths[i] - FOLDED) for i in kept if not table.right(i))
+    return kept if needed() - spare <= width else []
 
 
 def show(table: Table, on: Console) -> int:
@@ -40,30 +42,25 @@ def show(table: Table, on: Console) -> int:
     if not kept:
         _as_records(table, on)
         return 0
-    drawn = _drawn(table)
+    if table.title:
+        on.print(Text(printable(table.title), style="bold"))
+    drawn = RichTable(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, show_header=any(table.heads()))
     for index in kept:
         right = table.right(index)
         # Numbers never wrap; text may.
         drawn.add_column(table.heads()[index], justify="right" if right else "left", no_wrap=right, overflow="fold")
-    for number, row in enumerate(table.rows):
+    for number, row in enumerate(table.lines()):
         cells = [Text(row[i], style=STYLES.get(table.marks.get(row[i], ""), "")) for i in kept]
         drawn.add_row(*cells, style="bold" if number in table.strong else "")
     on.print(drawn)
     return len(table.columns) - len(kept)
 
 
-def _drawn(table: Table) -> RichTable:
-    title = Text(table.title, style="bold") if table.title else None
-    return RichTable(
-        title=title, title_justify="left", box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, show_header=any(table.heads())
-    )
-
-
 def _as_records(table: Table, on: Console) -> None:
     """A table too wide for the terminal, one row under the other."""
     heads, label = table.heads(), max(len(head) for head in table.heads())
-    on.print(Text(table.title, style="bold"))
-    for row in table.rows:
+    on.print(Text(printable(table.title), style="bold"))
+    for row in table.lines():
         on.print()
         for head, cell in zip(heads, row, strict=True):
             on.print(Text.assemble((head.ljust(label) + "  ", "dim"), (cell, STYLES.get(table.marks.get(cell, ""), ""))))

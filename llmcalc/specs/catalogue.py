@@ -169,8 +169,9 @@ def nearest(kind: str, wanted: str) -> list[str]:
     from difflib import get_close_matches
 
     known = index(kind)
+    longer = sorted((name for name in known if wanted and name.startswith(wanted)), key=lambda name: (len(name), name))
     close = get_close_matches(wanted[:60], list(known), n=8)
-    return list(dict.fromkeys(known[name] for name in close))[:3]
+    return list(dict.fromkeys(known[name] for name in (*longer, *close)))[:3]
 
 
 def build(kind: type[T], data: dict[str, Any]) -> T:
