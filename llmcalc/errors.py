@@ -6,7 +6,7 @@
     ├── UnknownName              no model, GPU or quantisation of that name; suggests
     ├── Unpublished              the model exists, its architecture was never published
     ├── SpecError                a spec file that is not valid: file, line, column, field
-    └── NoAnswer                 the question is fine, the model has no such thing (an encoder's KV cache layout)
+    └── NoAnswer             the question is fine, the model has nothing to answer it with
 
 A negative answer (it does not fit) is not an error: commands return it and exit 1.
 """

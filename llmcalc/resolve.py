@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llmcalc.blueprint.lower import lower
 from llmcalc.blueprint.parts import Blueprint
-from llmcalc.errors import UnknownName, Unpublished, UsageError
+from llmcalc.errors import SpecError, UnknownName, Unpublished, UsageError
 from llmcalc.specs import catalogue
 from llmcalc.specs.model import ModelSpec
 from llmcalc.units import MiB
@@ -24,6 +24,7 @@ class Model(NamedTuple):
     name: str
     spec: ModelSpec
     blueprint: Blueprint
+    path: Path
 
 
 class Gpu(NamedTuple):
@@ -69,9 +70,10 @@ def model(text: str) -> Model:
         name, spec = path.stem, validate.validate(read.read(path), "models")
     else:
         name, spec = catalogue.model_spec(text)
+        path = catalogue.path("models", name)
     if spec.status == "unpublished":
         raise Unpublished(f"{text}: {spec.note}")
-    return Model(name, spec, lower(spec, name))
+    return Model(name, spec, lower(spec, name), path)
 
 
 def models(texts: list[str]) -> list[Model]:
@@ -95,7 +97,7 @@ def whole_catalogue(family: str | None = None) -> list[Model]:
     for entry in entries:
         if entry.data.get("status") != "unpublished":
             spec = catalogue.build(ModelSpec, entry.data)
-            found.append(Model(entry.name, spec, lower(spec, entry.name)))
+            found.append(Model(entry.name, spec, lower(spec, entry.name), entry.path))
     size = {m.name: sum(w.elements for w in m.blueprint.weights) for m in found}
     return sorted(found, key=lambda m: (m.spec.family, size[m.name], m.name))
 
@@ -107,17 +109,24 @@ def chosen(texts: list[str] | None, family: str | None) -> tuple[list[Model], bo
     return (models(texts), True) if texts else (whole_catalogue(family), False)
 
 
+def _at(path: Path, field: tuple[str | int, ...], error: Exception) -> SpecError:
+    """An error that a value of a spec file leads to, at the place of the value."""
+    from llmcalc.specs import read
+
+    return read.read(path).error(field, str(error))
+
+
 def method(name: str) -> "Method":
     """A quantisation with the formats that its rules name. Raises UnknownName."""
     from llmcalc.engines.weights import Method
 
     found, spec = catalogue.quant_spec(name)
     formats = {}
-    for rule in spec.rules:
-        target, form = (found, spec) if rule.format == found else catalogue.quant_spec(rule.format)
-        if target != rule.format:
-            raise UsageError(f"quantisation {found}: a rule names the format {rule.format!r}, meaning {target!r}")
-        formats[rule.format] = form.format
+    for number, rule in enumerate(spec.rules):
+        try:
+            formats[rule.format] = catalogue.quant_spec(rule.format)[1].format
+        except UnknownName as error:
+            raise _at(catalogue.find("quants", found).path, ("rules", number, "format"), error) from None
     return Method(found, tuple(spec.rules), formats, tuple(spec.sources))
 
 
@@ -132,7 +141,10 @@ def stored_as(model: Model, quant: str | None, dtype: str | None) -> "tuple[Meth
             raise UsageError(f"--quant {found} sets every tensor, so --dtype {dtype} contradicts it")
         return method(found), found
     if dtype is None and model.spec.native_quant is not None:
-        return method(model.spec.native_quant), model.spec.native_quant
+        try:
+            return method(model.spec.native_quant), model.spec.native_quant
+        except UnknownName as error:
+            raise _at(model.path, ("native_quant",), error) from None
     return unquantised(), dtype or model.blueprint.dtype
 
 

@@ -1,6 +1,6 @@
 """Collects weights, caches and operations while a model is lowered.
 
-``linear`` is the one way to add a matrix: it writes the weight, its bias and the matrix product together, so
+``linear`` is the way to add a linear layer: it writes the weight, its bias and the matrix product together, so
 no engine can see one without the other.
 """
 

@@ -76,7 +76,7 @@ def _model(name: str) -> tuple[dict[str, Any], list[Any], list[str]]:
         entry = catalogue.find("models", name)
         data = entry.data
         if data.get("status") == "unpublished":
-            return {"model": entry.name, "kind": "model", **data}, [_facts(f"{entry.name}, a model", data)], []
+            return {"model": entry.name, "kind": "model", "spec": data, "tensors": []}, [_facts(f"{entry.name}, a model", data)], []
         m = resolve.model(entry.name)
     weights = m.blueprint.weights
     tensors = [

@@ -98,7 +98,7 @@ LAWS = {
     for law in (
         _power("approach-1", (1e9, 1.21e20, 10e12, 1.30e28), "Hoffmann et al. 2022, table 3 (prints a = 0.50)"),
         _power("approach-2", (1e9, 1.20e20, 10e12, 1.75e28), "Hoffmann et al. 2022, table A3 (prints a = 0.49)"),
-        Law("approach-3", HOFFMANN.factor, HOFFMANN.exponent, HOFFMANN, "Hoffmann et al. 2022, eq. 4 and 10, a = beta / (alpha + beta)"),
+        Law("approach-3", HOFFMANN.factor, HOFFMANN.exponent, HOFFMANN, "Hoffmann et al. 2022, eq. 4 and 10"),
         Law("approach-3-unrounded", UNROUNDED.factor, UNROUNDED.exponent, UNROUNDED, UNROUNDED.source),
         Law("besiroglu", BESIROGLU.factor, BESIROGLU.exponent, BESIROGLU, "Besiroglu et al. 2024, table 1"),
         Law("kaplan", 1.3e9 / PF_DAY**0.73, 0.73, Kaplan(), "Kaplan et al. 2020, N = 1.3e9 C^0.73, C in PF-days"),

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 
+from llmcalc.errors import UsageError
 from llmcalc.report import plain
 from llmcalc.report.document import Document, printable
 
@@ -75,6 +76,8 @@ def render(document: Document, form: str = "table", *, explain: bool = False, un
 
         text = json.dumps(document.as_dict(explain), indent=2, allow_nan=False) + "\n"
     elif form == "csv":
+        if explain:
+            raise UsageError("--explain is a tree, which CSV cannot hold; use --json, --format markdown or a table")
         text = plain.comma_separated(document)
     else:
         text = "\n".join((_markdown if form == "markdown" else _text)(document, explain, unit)) + "\n"

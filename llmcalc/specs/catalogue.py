@@ -60,6 +60,11 @@ def _files(kind: str) -> dict[str, Path]:
         return {entry.name[:-5]: Path(entry.path) for entry in found if entry.name.endswith(".yaml")}
 
 
+def path(kind: str, name: str) -> Path:
+    """Where a file of the catalogue stands."""
+    return _files(kind)[name]
+
+
 def _checked(kind: str, path: Path, raw: bytes) -> dict[str, Any]:
     """Read and validate one file; the slow way, which imports pydantic."""
     from llmcalc.specs import read, validate

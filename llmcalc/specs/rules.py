@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import fields
 
+from llmcalc.specs.gpu import GpuSpec, Tflops
 from llmcalc.specs.merge import BUILT_IN, all_kinds, is_mixture, merged
 from llmcalc.specs.model import Block, ModelSpec, Moe, Stack, Vision
 from llmcalc.specs.quant import QuantSpec
@@ -44,6 +46,9 @@ def check_model(spec: ModelSpec) -> Iterator[Finding]:
         yield ("positions",), "disentangled is an encoder's (DeBERTa)"
     if spec.relative_buckets is not None and spec.positions != "relative":
         yield ("relative_buckets",), f"has no meaning with positions: {spec.positions}"
+    head_dim = spec.head_dim or spec.hidden // (spec.heads or 1)
+    if spec.rotary_dim is not None and spec.mla is None and spec.rotary_dim > head_dim:
+        yield ("rotary_dim",), f"{spec.rotary_dim} is more than the head dim {head_dim}"
     if spec.rotary_dim is not None and spec.positions != "rotary":
         yield ("rotary_dim",), f"has no meaning with positions: {spec.positions}"
     if spec.pooler and spec.type != "encoder":
@@ -62,6 +67,8 @@ def check_model(spec: ModelSpec) -> Iterator[Finding]:
 def _vision(vision: Vision) -> Iterator[Finding]:
     if vision.image % vision.patch:
         yield ("vision", "patch"), f"{vision.patch} does not divide the image side {vision.image}"
+    elif vision.tokens is not None and vision.tokens > (vision.image // vision.patch) ** 2:
+        yield ("vision", "tokens"), f"{vision.tokens} is more than the {(vision.image // vision.patch) ** 2} patches"
     if vision.heads is None:
         yield ("vision", "heads"), "missing"
     yield from _stack(vision, vision, vision.hidden, vision.layers, ("vision",))
@@ -133,8 +140,26 @@ def _moe(moe: Moe, depth: int, at: Path) -> Iterator[Finding]:
         yield (*at, "shared_gate"), "there is no shared expert"
 
 
+def check_gpu(spec: GpuSpec) -> Iterator[Finding]:
+    """All that is impossible in a GPU spec."""
+    if not any(value is not None for value in vars(spec.tflops).values()):
+        yield ("tflops",), "empty; give at least one rate"
+    known = {f.name for f in fields(GpuSpec)} | {f"tflops.{f.name}" for f in fields(Tflops)}
+    for name in ("verified", "unverified"):
+        for index, field in enumerate(getattr(spec, name)):
+            if field not in known:
+                yield (name, index), f"{field!r} is no field of a GPU"
+            elif name == "unverified" and field in spec.verified:
+                yield (name, index), f"{field!r} is among the verified too"
+
+
 def check_quant(spec: QuantSpec) -> Iterator[Finding]:
     """All that is impossible in a quantisation spec."""
+    if not spec.rules:
+        yield ("rules",), "empty; without a rule no tensor would get the format"
+    for index, rule in enumerate(spec.rules):
+        if not rule.tensors:
+            yield ("rules", index, "tensors"), "empty; name at least one kind of tensor"
     for index, overhead in enumerate(spec.format.overhead):
         if overhead.per == "block" and spec.format.tile is None:
             yield ("format", "overhead", index, "per"), "block needs the format's tile"

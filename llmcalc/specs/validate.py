@@ -18,11 +18,15 @@ from llmcalc.specs.gpu import GpuSpec
 from llmcalc.specs.model import ModelSpec
 from llmcalc.specs.quant import QuantSpec
 from llmcalc.specs.read import Document, Path
-from llmcalc.specs.rules import check_model, check_quant
+from llmcalc.specs.rules import check_gpu, check_model, check_quant
 
 Record = ModelSpec | GpuSpec | QuantSpec
 TYPES: dict[str, type[Record]] = {"models": ModelSpec, "gpus": GpuSpec, "quants": QuantSpec}
-CHECKS: dict[str, Callable[[Any], Iterator[tuple[Path, str]]]] = {"models": check_model, "quants": check_quant}
+CHECKS: dict[str, Callable[[Any], Iterator[tuple[Path, str]]]] = {
+    "models": check_model,
+    "gpus": check_gpu,
+    "quants": check_quant,
+}
 NUMBER_AS_TEXT = "is text in YAML: write the digits, 1000000 or 1_000_000"
 
 
