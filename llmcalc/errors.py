@@ -47,6 +47,7 @@ class SpecError(LlmcalcError):
     """A spec file with a mistake in it, at a place."""
 
     def __init__(self, message: str, file: str, line: int = 1, column: int = 1, field: str = "") -> None:
+        field = field if len(field) <= 100 else f"{field[:100]}..."
         field = "".join(c if c.isprintable() else repr(c)[1:-1] for c in field)
         self.file, self.line, self.column, self.field = file, line, column, field
         where = f"{file}:{line}:{column}: "

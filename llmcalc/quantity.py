@@ -90,6 +90,9 @@ class Real(_Written, float):
         self.names = {text: float(value)} if names is None else names
         return self
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Real, (float(self), self.text, self.strength, dict(self.names))
+
 
 _RULES: dict[str, tuple[Any, int, int, int]] = {
     # sign: function, strength of the result, strength wanted of the left side and of the right

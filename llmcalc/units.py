@@ -23,7 +23,7 @@ BYTES = {
 }  # fmt: skip
 # No value anybody means is longer than this; int() of a long digit string is slow and then refused.
 MAX_TEXT = 40
-NUMBER = r"([0-9][0-9_,]*(?:\.[0-9]*)?|\.[0-9]+)(?:[eE]([+-]?[0-9]{1,3}))?\s*([A-Za-z]*)"
+NUMBER = r"((?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9](?:_?[0-9])*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE]([+-]?[0-9]{1,3}))?\s*([A-Za-z]*)"
 
 
 def _split(text: str, what: str, example: str) -> tuple[str, int, str]:
@@ -103,7 +103,8 @@ def show_bytes(value: float, unit: str = "GiB") -> str:
     """Bytes in the unit asked for (GiB or GB), or the largest of the same kind of which there is a whole one."""
     base, names = (1024, ("B", "KiB", "MiB", "GiB")) if unit == "GiB" else (1000, ("B", "kB", "MB", "GB"))
     power = 3
-    while power and abs(value) < base**power:
+    # What would round up to 1,024.00 MiB is 1.00 GiB; plain bytes are not rounded.
+    while power and (abs(value) < base if power == 1 else round(abs(value) / base**power, 2) < 1):
         power -= 1
     scaled = value / base**power
     return (f"{scaled:,.2f}" if power else f"{scaled:,.0f}") + f" {names[power]}"
@@ -112,7 +113,7 @@ def show_bytes(value: float, unit: str = "GiB") -> str:
 def show_flops(value: float) -> str:
     """FLOPs with a decimal prefix up to exa, then scientific: ``141.3 TFLOP``, ``3.14e+23 FLOP``."""
     for prefix, factor in (("E", 10**18), ("P", 10**15), ("T", 10**12), ("G", 10**9), ("M", 10**6), ("k", 10**3)):
-        if abs(value) >= factor:
+        if abs(value) >= factor * 0.99995:
             scaled = value / factor
             return f"{value:.4g} FLOP" if scaled >= 10**4 else f"{_significant(scaled)} {prefix}FLOP"
     return f"{_significant(value)} FLOP"

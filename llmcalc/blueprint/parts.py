@@ -10,7 +10,7 @@ uses, s tokens of a sequence, b batch, w window, r_q and r_kv MLA's ranks, d_n, 
 import math
 from typing import Any, NamedTuple
 
-from llmcalc.quantity import Dim, ceil_div, least
+from llmcalc.quantity import Dim, least
 
 ONE = Dim(1, "1", names={})
 
@@ -207,5 +207,5 @@ def pairs(op: Op, queries: Any, keys: Any, *, causal_mask: bool) -> Any:
             return queries * keys
         return keys * (2 * side + 1) - side * (side + 1)
     if op.window is None or op.window >= keys:
-        return ceil_div(keys * (keys + 1), 2)
-    return op.window * keys - ceil_div(op.window * (op.window - 1), 2)
+        return keys * (keys + 1) // 2
+    return op.window * keys - op.window * (op.window - 1) // 2

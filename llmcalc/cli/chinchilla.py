@@ -19,7 +19,7 @@ Tokens = Annotated[str | None, _option("--tokens", "D", "Training tokens: 1.4T."
 GpuName = Annotated[str | None, _option("--gpu", "NAME", "A budget of GPU time: on which GPU,")]
 GpuCount = Annotated[int | None, typer.Option("--gpus", min=1, max=10**7, metavar="N", help="how many,", show_default=False)]
 Days = Annotated[float | None, typer.Option("--days", min=0.0, metavar="DAYS", help="how long,", show_default=False)]
-Mfu = Annotated[float, typer.Option(min=0.001, max=1.0, metavar="SHARE", help="and the share of the dense bf16 peak it reaches.")]
+Mfu = Annotated[float, typer.Option(min=0.001, max=1.0, metavar="SHARE", help="and the share of the dense 16-bit peak it reaches.")]
 LawName = Annotated[list[str] | None, _option("--law", "NAME", "Only this law; may be given several times.")]
 
 
@@ -64,7 +64,7 @@ def chinchilla(
     notes = []
     if gpu is not None and gpus is not None and days is not None:
         c, rate = _budget(gpu, gpus, days, mfu)
-        notes.append(f"{gpus} x {gpu} for {days:g} days at {100 * mfu:g}% of {rate:g} dense bf16 TFLOP/s: {c:.4g} FLOP")
+        notes.append(f"{gpus} x {gpu} for {days:g} days at {100 * mfu:g}% of {rate:g} dense 16-bit TFLOP/s: {c:.4g} FLOP")
     if n is not None and d is not None:
         optima = [engine.of_run(each, n, d) for each in laws]
         notes.append("params and tokens as given: the loss that each law predicts for this run, optimal or not")

@@ -1,7 +1,8 @@
 """Does a model fit on GPUs: weights, cache, working memory and a stated reserve against what a process gets.
 
 As transformers holds a model: the layers are spread over the GPUs in order (device_map="auto"), each whole on one of them,
-with the cache of its tokens; the embedding stands with the first, the head with the last. The GPU that needs most decides.
+with the cache of its tokens; the embedding (and a head tied to it) stands with the first, a head of its own with the last.
+The GPU that needs most decides.
 
 The working set of the forward pass and the reserve are estimates, and say so; weights and cache are exact.
 """

@@ -20,7 +20,7 @@ def check_model(spec: ModelSpec) -> Iterator[Finding]:
     if spec.status == "unpublished":
         if spec.note is None:
             yield ("note",), "missing; an unpublished model says here what is known"
-        if spec.layers is not None or spec.hidden is not None:
+        if any(getattr(spec, name) is not None for name in (*NEEDED, "ffn", "kv_heads", "head_dim")):
             yield ("status",), "unpublished, yet the spec gives an architecture; use estimate for hearsay"
         return
     missing = [name for name in NEEDED if getattr(spec, name) is None]
