@@ -105,8 +105,17 @@ def main(arguments: list[str] | None = None) -> None:
         code = _fail(f"cannot write the answer: {error.strerror or error}")
         _forget_stdout()
     finally:
+        gc.unfreeze()
         gc.enable()
     sys.exit(code or 0)
+
+
+def run() -> None:
+    """The console script: ``main``, and an end without a last search for garbage that the system takes back anyway."""
+    try:
+        main()
+    finally:
+        gc.freeze()
 
 
 def _usage(error: Any) -> str:
@@ -147,4 +156,4 @@ def _forget_stdout() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run()

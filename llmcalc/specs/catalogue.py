@@ -54,22 +54,21 @@ def _compiled(kind: str) -> dict[str, dict[str, Any]]:
 
 
 @cache
-def _files(kind: str) -> dict[str, Path]:
-    """The kind's spec files by name."""
-    with os.scandir(folder() / kind) as found:
-        return {entry.name[:-5]: Path(entry.path) for entry in found if entry.name.endswith(".yaml")}
+def _files(kind: str) -> frozenset[str]:
+    """The names of a kind's spec files."""
+    return frozenset(name[:-5] for name in os.listdir(folder() / kind) if name.endswith(".yaml"))  # noqa: PTH208 - twice as fast
 
 
 def path(kind: str, name: str) -> Path:
     """Where a file of the catalogue stands."""
-    return _files(kind)[name]
+    return folder() / kind / f"{name}.yaml"
 
 
-def _checked(kind: str, path: Path, raw: bytes) -> dict[str, Any]:
+def _checked(kind: str, file: Path, raw: bytes) -> dict[str, Any]:
     """Read and validate one file; the slow way, which imports pydantic."""
     from llmcalc.specs import read, validate
 
-    document = read.decode(raw, str(path))
+    document = read.decode(raw, str(file))
     validate.validate(document, kind)
     return document.data
 
@@ -87,10 +86,10 @@ def _unchanged(kind: str, name: str, raw: bytes) -> dict[str, Any] | None:
 @cache
 def entry(kind: str, name: str) -> Entry:
     """One file of the catalogue. Raises SpecError for one that is not valid."""
-    path = _files(kind)[name]
-    raw = path.read_bytes()
+    file = path(kind, name)
+    raw = file.read_bytes()
     data = _unchanged(kind, name, raw)
-    return Entry(name, _checked(kind, path, raw) if data is None else data, path)
+    return Entry(name, _checked(kind, file, raw) if data is None else data, file)
 
 
 @cache
@@ -135,9 +134,9 @@ def groups(kind: str) -> dict[str, list[str]]:
 def compile_kind(kind: str) -> dict[str, Any]:
     """What ``compiled/KIND.json`` holds, from the files as they are. Raises SpecError."""
     made = {}
-    for name, path in sorted(_files(kind).items()):
-        raw = path.read_bytes()
-        data = json.dumps(_checked(kind, path, raw), separators=(",", ":"))
+    for name in sorted(_files(kind)):
+        raw = path(kind, name).read_bytes()
+        data = json.dumps(_checked(kind, path(kind, name), raw), separators=(",", ":"))
         made[name] = {"crc": zlib.crc32(raw), "size": len(raw), "data": data}
     return {"files": made, "names": index(kind)}
 
@@ -147,11 +146,11 @@ def _quickly(kind: str, wanted: str) -> Entry | None:
     compiled = _compiled(kind)
     name = compiled["names"].get(wanted)
     # A new file may have taken the name for itself.
-    if name is None or name not in _files(kind) or _files(kind).keys() - compiled["files"].keys():
+    if name is None or name not in _files(kind) or _files(kind) - compiled["files"].keys():
         return None
-    path = _files(kind)[name]
-    data = _unchanged(kind, name, path.read_bytes())
-    return None if data is None else Entry(name, data, path)
+    file = path(kind, name)
+    data = _unchanged(kind, name, file.read_bytes())
+    return None if data is None else Entry(name, data, file)
 
 
 def find(kind: str, name: str) -> Entry:

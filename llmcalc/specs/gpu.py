@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from llmcalc.specs.model import STRICT, Published, Record, Strings, Text, Within
@@ -19,7 +18,6 @@ class Positive:
 Figure = Annotated[float, Positive()]
 
 
-@dataclass(kw_only=True, init=False, eq=False, repr=False)
 class Tflops(Record):
     """Dense peak rates in TFLOP/s (int8 and int4: TOP/s), without structured sparsity."""
 
@@ -37,7 +35,6 @@ class Tflops(Record):
     int4: Figure | None = None
 
 
-@dataclass(kw_only=True, init=False, eq=False, repr=False)
 class Interconnect(Record):
     """The link to the other GPUs of the node."""
 
@@ -49,7 +46,6 @@ class Interconnect(Record):
     """GB/s per GPU in one direction (half of the vendors' headline, which adds both)."""
 
 
-@dataclass(kw_only=True, init=False, eq=False, repr=False)
 class Price(Record):
     """One quote from a provider: a default, not a truth."""
 
@@ -63,7 +59,6 @@ class Price(Record):
     """When it was quoted, as far as known."""
 
 
-@dataclass(kw_only=True, init=False, eq=False, repr=False)
 class GpuSpec(Record):
     """A GPU (or other accelerator) spec file. Its name is the file's name without ``.yaml``."""
 

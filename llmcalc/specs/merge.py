@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-
 from llmcalc.specs.model import Block, Kind, ModelSpec, Moe, Stack
 
-BLOCK_FIELDS = tuple(f.name for f in fields(Block))
+BLOCK_FIELDS = tuple(Block.__annotations__)
 # Letters of a pattern that need no definition: windowed and full attention.
 BUILT_IN = {"S": Kind(windowed=True), "L": Kind(windowed=False)}
 

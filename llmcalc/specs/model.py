@@ -1,8 +1,8 @@
 """What a model spec file may say: plain records, no defaults filled in.
 
 A field that is None was not said; what it then means is decided in one place, ``blueprint.plan``. The records are
-standard dataclasses, so that running a command on a catalogue model does not have to import pydantic;
-``specs.validate`` hands them to pydantic when a file is read.
+plain classes, so that running a command on a catalogue model does not have to import pydantic; ``specs.validate`` hands
+them to pydantic when a file is read.
 
 ``Block`` holds what one layer is made of. Its fields stand at the top level of a plain model, and again,
 as overrides, in ``encoder``, ``vision`` and in each of ``kinds``.
@@ -11,12 +11,14 @@ as overrides, in ``encoder``, ``vision`` and in each of ``kinds``.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 
 class Record:
-    """A spec's record. Filled by name, which costs a start-up less than the constructors that dataclass would write."""
+    """A spec's record: annotated fields with their defaults, filled by name.
+
+    ``specs.validate`` makes dataclasses of these classes for pydantic; a run that validates nothing is spared the cost.
+    """
 
     def __init__(self, **values: Any) -> None:
         self.__dict__.update(values)
@@ -52,7 +54,6 @@ Linear = Literal["q", "k", "v", "o", "gate", "up", "down", "router", "qkv", "att
 STRICT = {"extra": "forbid", "strict": True, "use_attribute_docstrings": True}
 
 
-@dataclass(kw_only=True, init=False, eq=False, repr=False)
 class Moe(Record):
     """A mixture-of-experts FFN."""
 
@@ -78,7 +79,6 @@ class Moe(Record):
     """The router's load-balancing bias (DeepSeek-V3), and whether it counts as a parameter."""
 
 
-@dataclass(kw_only=True, init=False, eq=False, repr=False)
 class Mla(Record):
     """Multi-head latent attention (DeepSeek-V2, section 2.1)."""
 
@@ -96,7 +96,6 @@ class Mla(Record):
     """Dim of a value head."""
 
 
-@dataclass(kw_only=True, init=False, eq=False, repr=False)
 class Block(Record):
     """What one layer is made of."""
 
@@ -138,7 +137,6 @@ class Block(Record):
     """A mixture of experts in place of the dense FFN."""
 
 
-@dataclass(kw_only=True, init=False, eq=False, repr=False)
 class Kind(Block):
     """A kind of layer: what differs from the stack's other layers."""
 
@@ -149,7 +147,6 @@ class Kind(Block):
     """Whether the sliding window holds in this kind of layer."""
 
 
-@dataclass(kw_only=True, init=False, eq=False, repr=False)
 class Stack(Block):
     """A second stack of layers, beside the decoder: what differs from it."""
 
@@ -164,7 +161,6 @@ class Stack(Block):
     """The letters' meaning: what each kind overrides."""
 
 
-@dataclass(kw_only=True, init=False, eq=False, repr=False)
 class Vision(Stack):
     """A vision tower and its projector: patches in, ``hidden`` wide tokens out."""
 
@@ -182,7 +178,6 @@ class Vision(Stack):
     """How the tower's output reaches the decoder: norm-linear is RMSNorm and one matrix without bias (Gemma 3)."""
 
 
-@dataclass(kw_only=True, init=False, eq=False, repr=False)
 class PublishedFigures(Record):
     """What the makers say, rounded as they say it."""
 
@@ -195,7 +190,6 @@ class PublishedFigures(Record):
     note: Text | None = None
 
 
-@dataclass(kw_only=True, init=False, eq=False, repr=False)
 class ModelSpec(Block):
     """A model spec file. Its name is the file's name without ``.yaml``."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from llmcalc.specs.model import STRICT, Count, Record, Strings, Text, Within
@@ -15,7 +14,6 @@ Tensor = Literal[
 ]  # fmt: skip
 
 
-@dataclass(kw_only=True, init=False, eq=False, repr=False)
 class Overhead(Record):
     """What a format stores beside the weights themselves: ``bits`` for every ``per`` elements of a row or tensor."""
 
@@ -28,7 +26,6 @@ class Overhead(Record):
     """Elements that share one; or row (one per output), tensor, or block (one per square of the format's ``tile``)."""
 
 
-@dataclass(kw_only=True, init=False, eq=False, repr=False)
 class Format(Record):
     """How a tensor's elements are stored."""
 
@@ -44,7 +41,6 @@ class Format(Record):
     """Side of the square tile that shares an overhead ``per: block``."""
 
 
-@dataclass(kw_only=True, init=False, eq=False, repr=False)
 class Rule(Record):
     """Tensors that get a format. The first rule that fits decides; a format whose blocks do not divide the rows does not fit."""
 
@@ -61,7 +57,6 @@ class Rule(Record):
     """Only in models with (or without) a mixture of experts."""
 
 
-@dataclass(kw_only=True, init=False, eq=False, repr=False)
 class QuantSpec(Record):
     """A quantisation spec file. Its name is the file's name without ``.yaml``."""
 

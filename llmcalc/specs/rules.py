@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import fields
 
 from llmcalc.specs.gpu import GpuSpec, Tflops
 from llmcalc.specs.merge import BUILT_IN, all_kinds, is_mixture, merged
@@ -142,9 +141,9 @@ def _moe(moe: Moe, depth: int, at: Path) -> Iterator[Finding]:
 
 def check_gpu(spec: GpuSpec) -> Iterator[Finding]:
     """All that is impossible in a GPU spec."""
-    if not any(value is not None for value in vars(spec.tflops).values()):
+    if not any(getattr(spec.tflops, name) is not None for name in Tflops.__annotations__):
         yield ("tflops",), "empty; give at least one rate"
-    known = {f.name for f in fields(GpuSpec)} | {f"tflops.{f.name}" for f in fields(Tflops)}
+    known = {*GpuSpec.__annotations__, *(f"tflops.{name}" for name in Tflops.__annotations__)}
     for name in ("verified", "unverified"):
         for index, field in enumerate(getattr(spec, name)):
             if field not in known:

@@ -7,20 +7,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
+from types import ModuleType
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from llmcalc.errors import SpecError
+from llmcalc.specs import gpu, model, quant
 from llmcalc.specs.gpu import GpuSpec
-from llmcalc.specs.model import ModelSpec
+from llmcalc.specs.model import ModelSpec, Record
 from llmcalc.specs.quant import QuantSpec
 from llmcalc.specs.read import Document, Path
 from llmcalc.specs.rules import check_gpu, check_model, check_quant
 
-Record = ModelSpec | GpuSpec | QuantSpec
 TYPES: dict[str, type[Record]] = {"models": ModelSpec, "gpus": GpuSpec, "quants": QuantSpec}
 CHECKS: dict[str, Callable[[Any], Iterator[tuple[Path, str]]]] = {
     "models": check_model,
@@ -28,6 +30,17 @@ CHECKS: dict[str, Callable[[Any], Iterator[tuple[Path, str]]]] = {
     "quants": check_quant,
 }
 NUMBER_AS_TEXT = "is text in YAML: write the digits, 1000000 or 1_000_000"
+
+
+def _records(module: ModuleType) -> list[type[Record]]:
+    """The record classes that a module defines, in order."""
+    return [c for c in vars(module).values() if isinstance(c, type) and issubclass(c, Record) and c.__module__ == module.__name__]
+
+
+# pydantic takes a class's fields from dataclass; a subclass's after its base's.
+for _class in (*_records(model), *_records(gpu), *_records(quant)):
+    if _class is not Record:
+        dataclass(kw_only=True, init=False, eq=False, repr=False)(_class)
 
 
 @cache
