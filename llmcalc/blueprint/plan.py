@@ -192,7 +192,7 @@ def _stack(name: str, spec: ModelSpec | Stack, base: Block, setting: Setting, di
 
 
 def position_rows(spec: ModelSpec) -> int:
-    """Rows of the table of learned or relative positions; as many as the context unless said."""
+    """Rows of the table of learned or disentangled positions; as many as the context unless said."""
     return spec.position_rows or spec.context or 0
 
 

@@ -2,5 +2,5 @@
 
 import gc
 
-# While modules load a collection finds nothing and costs a tenth of the start-up; ``main`` turns them on again.
+# A collection finds nothing while modules load and costs a tenth of the start-up; ``main`` turns it on again at the end.
 gc.disable()

@@ -93,7 +93,12 @@ def gpus(text: Search = None, unit: o.Unit = "GiB", form: o.Format = "table", js
     ]
     if not rows:
         notes = [f"no GPU's name contains {text!r}"]
-    render(Document("gpus", {"text": text}, results, [Table(f"{len(rows)} GPUs", columns, rows)], notes, []), form)
+    render(
+        Document(
+            "gpus", {"text": text}, results, [Table(f"{len(rows)} GPU{'s' if len(rows) != 1 else ''}", columns, rows)], notes, []
+        ),
+        form,
+    )
     return 0
 
 

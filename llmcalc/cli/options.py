@@ -43,10 +43,17 @@ KvDtype = Annotated[
     Literal["fp32", "bf16", "fp16", "fp8", "int8", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "int4"],
     typer.Option("--kv-dtype", help="Element type of the KV cache."),
 ]
-Quant = Annotated[str | None, typer.Option("--quant", metavar="NAME", help="Quantisation (llmcalc quants).", show_default=False)]
+Quant = Annotated[
+    str | None,
+    typer.Option("--quant", metavar="NAME", help="Quantisation (llmcalc quants); as published unless said.", show_default=False),
+]
 Dtype = Annotated[
     Literal["fp32", "bf16", "fp16"] | None,
-    typer.Option("--dtype", help="Type of the weights that are not quantised; as published.", show_default=False),
+    typer.Option(
+        "--dtype",
+        help="Type of the weights that are not quantised; without --quant, of all. As published unless said.",
+        show_default=False,
+    ),
 ]
 Format = Annotated[Form, typer.Option("--format", help="How to print.")]
 Json = Annotated[bool, typer.Option("--json", help="Short for --format json.")]

@@ -10,7 +10,12 @@ from llmcalc.cli import options as o
 
 Quants = Annotated[
     str | None,
-    typer.Option("--quant", metavar="NAME", help="Quantisation (llmcalc quants), or all for a table of them.", show_default=False),
+    typer.Option(
+        "--quant",
+        metavar="NAME",
+        help="Quantisation (llmcalc quants), or all for a table of them; as published unless said.",
+        show_default=False,
+    ),
 ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""What a model spec file may say: plain records, no defaults filled in.
+"""What a model spec file may say: plain records, next to no defaults filled in.
 
 A field that is None was not said; what it then means is decided in one place, ``blueprint.plan``. The records are
 plain classes, so that running a command on a catalogue model does not have to import pydantic; ``specs.validate`` hands
@@ -148,7 +148,7 @@ class Kind(Block):
 
 
 class Stack(Block):
-    """A second stack of layers, beside the decoder: what differs from it."""
+    """A further stack of layers: an encoder says what differs from the decoder, a vision tower all of itself."""
 
     __pydantic_config__ = STRICT
     NESTED = {"mla": Mla, "moe": Moe, "kinds": Kind}
@@ -222,7 +222,7 @@ class ModelSpec(Block):
     context: Count | None = None
     """Tokens of context the model was trained for."""
     dtype: Literal["bf16", "fp16", "fp32"] = "bf16"
-    """What the weights are published in, those apart that native_quant touches."""
+    """What the weights are published in, but for those that native_quant covers."""
     native_quant: Text | None = None
     """The quantisation the weights are published in (gpt-oss: mxfp4); none unless said."""
     pattern: Text | None = None
@@ -239,7 +239,7 @@ class ModelSpec(Block):
     positions: Literal["rotary", "learned", "sinusoidal", "alibi", "relative", "disentangled", "none"] = "rotary"
     """learned: a table; relative: T5's buckets; disentangled: DeBERTa's table of relative positions."""
     position_rows: Count | None = None
-    """Rows of the learned, or of the relative, table; context unless said."""
+    """Rows of the learned or the disentangled table; context unless said."""
     rotary_dim: Count | None = None
     """Dims of a head that are rotated; all unless said."""
     relative_buckets: Count | None = None
