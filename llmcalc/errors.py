@@ -14,6 +14,11 @@ A negative answer (it does not fit) is not an error: commands return it and exit
 from __future__ import annotations
 
 
+def printable(text: str) -> str:
+    """Text in one line that cannot speak to a terminal: whatever does not print is written as an escape."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 class LlmcalcError(Exception):
     """Base of all errors with a message fit for the user."""
 
@@ -47,8 +52,7 @@ class SpecError(LlmcalcError):
     """A spec file with a mistake in it, at a place."""
 
     def __init__(self, message: str, file: str, line: int = 1, column: int = 1, field: str = "") -> None:
-        field = field if len(field) <= 100 else f"{field[:100]}..."
-        field = "".join(c if c.isprintable() else repr(c)[1:-1] for c in field)
+        field = printable(field if len(field) <= 100 else f"{field[:100]}...")
         self.file, self.line, self.column, self.field = file, line, column, field
         where = f"{file}:{line}:{column}: "
         super().__init__(where + (f"{field}: " if field else "") + message)

@@ -13,7 +13,7 @@ from llmcalc.units import MiB
 if TYPE_CHECKING:
     from llmcalc.engines.weights import Method
     from llmcalc.specs.gpu import GpuSpec
-    from llmcalc.specs.quant import Format, QuantSpec
+    from llmcalc.specs.quant import Format
 
 DEFAULT_CONTEXT = 8192
 
@@ -153,11 +153,6 @@ def unquantised() -> "Method":
     from llmcalc.engines.weights import Method
 
     return Method("none", (), {})
-
-
-def quant(name: str) -> "tuple[str, QuantSpec]":
-    """A quantisation's own record."""
-    return catalogue.quant_spec(name)
 
 
 def gpu(text: str) -> Gpu:

@@ -235,3 +235,12 @@ def test_json_numbers_are_exact_integers(run: Run) -> None:
     text = run("params", "switch-c-2048", "--json").out
     assert json.loads(text)["results"][0]["total"] == 1_571_327_875_360
     assert "1571327875360" in text
+
+
+def test_the_cache_types_offered_are_those_the_engine_has() -> None:
+    from typing import get_args
+
+    from llmcalc.cli.options import KvDtype
+    from llmcalc.engines.kv import CACHE_BITS
+
+    assert set(get_args(get_args(KvDtype)[0])) == set(CACHE_BITS)

@@ -9,7 +9,6 @@ from llmcalc.blueprint.plan import (
     channels,
     has_head,
     norm_of,
-    patch_count,
     position_rows,
     relative_buckets,
 )
@@ -79,7 +78,7 @@ def patches(draft: Draft, vision: Vision, h: Dim) -> None:
     draft.weight(at, "patch", "vision", "conv", (width, into))
     draft.weight(at, "patch.bias", "vision", "bias", (width,))
     draft.op(at, "patch", "vision", "matmul", "pixels", "x", width, inner=into, weight="vision.patch")
-    draft.weight(at, "positions", "vision", "table", (Dim(patch_count(vision), "P"), width))
+    draft.weight(at, "positions", "vision", "table", (Dim(vision.patches, "P"), width))
     draft.norm(after("vision", "patch"), "final_norm", norm, width, "x", "x", part="vision")
     end = after("vision", "image_token")
     if vision.projector == "norm-linear":

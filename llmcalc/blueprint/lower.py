@@ -5,7 +5,7 @@ from __future__ import annotations
 from llmcalc.blueprint import attention, ends, ffn
 from llmcalc.blueprint.draft import Draft, Place, after
 from llmcalc.blueprint.parts import Blueprint, StackShape
-from llmcalc.blueprint.plan import Layer, StackPlan, image_tokens, patch_count, stacks, trained_context
+from llmcalc.blueprint.plan import Layer, StackPlan, image_tokens, stacks, trained_context
 from llmcalc.errors import NoAnswer
 from llmcalc.quantity import Dim
 from llmcalc.specs.model import ModelSpec
@@ -110,6 +110,6 @@ def lower(spec: ModelSpec, name: str) -> Blueprint:
         estimate=spec.status == "estimate",
         has_encoder=spec.encoder is not None,
         generates=spec.type != "encoder",
-        patches=patch_count(vision) if vision else 0,
+        patches=vision.patches if vision else 0,
         image_tokens=image_tokens(vision) if vision else 0,
     )

@@ -176,6 +176,12 @@ class Blueprint(NamedTuple):
     patches: int
     image_tokens: int
 
+    def encoder_tokens(self, asked: int | None, context: int) -> int:
+        """What the encoder beside a decoder reads: as asked, else as much as the decoder has; 0 without one."""
+        if not self.has_encoder:
+            return 0
+        return context if asked is None else asked
+
 
 def without_formulas(blueprint: Blueprint) -> Blueprint:
     """The same blueprint in plain ints: every engine computes the same on it, several times as fast, and explains nothing."""

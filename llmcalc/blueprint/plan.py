@@ -216,14 +216,9 @@ def channels(vision: Vision) -> int:
     return vision.channels or 3
 
 
-def patch_count(vision: Vision) -> int:
-    """Patches of an image."""
-    return (vision.image // vision.patch) ** 2
-
-
 def image_tokens(vision: Vision) -> int:
     """Tokens that an image is for the decoder; one per patch unless said."""
-    return vision.tokens or patch_count(vision)
+    return vision.tokens or vision.patches
 
 
 def stacks(spec: ModelSpec) -> tuple[StackPlan, ...]:

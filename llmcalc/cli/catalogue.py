@@ -107,11 +107,12 @@ def quants(text: Search = None, form: o.Format = "table", json: o.Json = False) 
     from llmcalc import resolve
     from llmcalc.report.document import Document, Table
     from llmcalc.report.render import render
+    from llmcalc.specs import catalogue
 
     form = o.form_of(form, json)
     results, rows = [], []
     for entry in _matching("quants", text):
-        _, spec = resolve.quant(entry.name)
+        _, spec = catalogue.quant_spec(entry.name)
         bits = resolve.format_bits(spec.format)
         touched = ", ".join(dict.fromkeys(t for rule in spec.rules for t in rule.tensors))
         results.append({

@@ -113,10 +113,6 @@ def _verdict(result: dict[str, Any], unit: str) -> str:
     return f"fits, {show_bytes(spare, unit)} spare" if result["fits"] else f"no, {show_bytes(-spare, unit)} over"
 
 
-def _name(result: dict[str, Any]) -> str:
-    return f"{result['model']} (estimate)" if result["estimate"] else str(result["model"])
-
-
 def _stored(result: dict[str, Any]) -> str:
     return str(result["dtype"] if result["quant"] == "none" else result["quant"])
 
@@ -144,7 +140,7 @@ def _one(result: dict[str, Any], unit: str) -> Table:
         (f"largest batch, context {show_context(result['ctx'])}", _bound(result["max_batch"]), ""),
         ("GPUs it takes", enough, ""),
     ]
-    title = f"{_name(result)} on {gpus} x {result['gpu']}"
+    title = f"{o.marked(result['model'], result['estimate'])} on {gpus} x {result['gpu']}"
     return Table(title, ("", ">", ""), rows, frozenset({4, 6}), {verdict: "good" if result["fits"] else "bad"})
 
 
@@ -158,8 +154,8 @@ def _many(results: list[dict[str, Any]], unit: str) -> Table:
     columns = ("model", *card, ">?weights", ">?cache", ">needed", "verdict", ">spare", ">max context", ">?max batch", ">GPUs")
     rows = [
         (
-            _name(r), *((r["gpu"],) if card else ()), show_bytes(r["weight_bytes"], unit), show_bytes(r["kv_bytes"], unit),
-            show_bytes(r["required_bytes"], unit), "fits" if r["fits"] else "no", show_bytes(r["spare_bytes"], unit),
+            o.marked(r["model"], r["estimate"]), *((r["gpu"],) if card else ()), show_bytes(r["weight_bytes"], unit),
+            show_bytes(r["kv_bytes"], unit), show_bytes(r["required_bytes"], unit), "fits" if r["fits"] else "no", show_bytes(r["spare_bytes"], unit),
             _bound(r["max_context"], show_context), _bound(r["max_batch"]), _bound(r["min_gpus"]),
         )
         for r in results

@@ -37,7 +37,7 @@ def flops(
     results, rows, notes, figures = [], [], [], []
     for m in chosen:
         tokens = resolve.context_of(asked, m.blueprint)
-        encoder = o.encoder_tokens(asked_encoder, tokens, m.blueprint)
+        encoder = m.blueprint.encoder_tokens(asked_encoder, tokens)
         c = engine.count(m.blueprint, tokens, batch, mask=mask, encoder_context=encoder)
         results.append({
             "model": m.name, "estimate": m.blueprint.estimate, "ctx": tokens, "encoder_ctx": encoder, "batch": batch,

@@ -33,7 +33,7 @@ def kv(
     results, rows, notes, figures = [], [], [], []
     for m in chosen:
         tokens = resolve.context_of(asked, m.blueprint)
-        encoder = o.encoder_tokens(asked_encoder, tokens, m.blueprint)
+        encoder = m.blueprint.encoder_tokens(asked_encoder, tokens)
         size = engine.size(m.blueprint, tokens, batch, kv_dtype, encoder)
         results.append({
             "model": m.name, "family": m.spec.family, "estimate": m.blueprint.estimate, "ctx": tokens, "encoder_ctx": encoder,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import os
 import sys
 from importlib import import_module
 from typing import Any
@@ -95,17 +94,18 @@ def main(arguments: list[str] | None = None) -> None:
     except BAD_USAGE as error:
         # Without arguments typer raises the help itself.
         message = str(error.format_message())
-        code = _fail(_usage(error)) if message and not message.startswith("Usage:") else _show_help(message)
+        code = _fail(_usage(error, message)) if message and not message.startswith("Usage:") else _show_help(message)
     except typer.Abort:
         code = 130
     except SystemExit:
         # typer's way to say that whoever read the help has gone; no command ends like this.
         code = 0
     except OSError as error:
+        from llmcalc.report.render import forget_stdout
+
         code = _fail(f"cannot write the answer: {error.strerror or error}")
-        _forget_stdout()
+        forget_stdout()
     finally:
-        gc.unfreeze()
         gc.enable()
     sys.exit(code or 0)
 
@@ -118,9 +118,8 @@ def run() -> None:
         gc.freeze()
 
 
-def _usage(error: Any) -> str:
+def _usage(error: Any, message: str) -> str:
     """typer's complaint about an option, the nearest command for one that does not exist, and where help is."""
-    message = str(error.format_message())
     path = error.ctx.command_path if error.ctx else "llmcalc"
     if message.startswith("No such command"):
         from difflib import get_close_matches
@@ -140,19 +139,14 @@ def _show_help(text: str) -> int:
 
 def _fail(message: str) -> int:
     """One line on stderr, whatever is in the message."""
-    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
+    from llmcalc.errors import printable
+
     if sys.stderr is not None:
         encoding = sys.stderr.encoding or "ascii"
         with contextlib.suppress(OSError):
-            sys.stderr.write(f"llmcalc: {line}\n".encode(encoding, "backslashreplace").decode(encoding))
+            sys.stderr.write(f"llmcalc: {printable(message)}\n".encode(encoding, "backslashreplace").decode(encoding))
             sys.stderr.flush()
     return 2
-
-
-def _forget_stdout() -> None:
-    """Keep Python from trying, and failing, to flush what cannot be written when it exits."""
-    if sys.stdout is not None:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -77,11 +77,6 @@ def context(text: str | None, option: str = "--ctx") -> int | None:
     return None if text is None else parse_context(text, option)
 
 
-def encoder_tokens(asked: int | None, tokens: int, blueprint: Blueprint) -> int:
-    """What the encoder reads: as asked, else as much as the decoder has; 0 without an encoder."""
-    return (asked if asked is not None else tokens) if blueprint.has_encoder else 0
-
-
 def share(part: float, whole: float) -> str:
     """A part of a whole in percent."""
     return f"{100 * part / whole:.1f}%" if whole else "-"
@@ -102,8 +97,13 @@ def figure(model: Model, opened: Quantity, where: str = "") -> tuple[str, Quanti
 
 
 def label(blueprint: Blueprint) -> str:
-    """The model's name as shown, an estimate marked as one."""
-    return f"{blueprint.name} (estimate)" if blueprint.estimate else blueprint.name
+    """The model's name as shown."""
+    return marked(blueprint.name, blueprint.estimate)
+
+
+def marked(name: str, estimate: bool) -> str:
+    """A name, that of an estimate marked as one."""
+    return f"{name} (estimate)" if estimate else name
 
 
 def estimates(blueprints: list[Blueprint]) -> list[str]:

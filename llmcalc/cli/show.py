@@ -109,8 +109,9 @@ def _gpu(name: str, data: dict[str, Any]) -> tuple[dict[str, Any], list[Any], li
 def _quant(name: str, data: dict[str, Any]) -> tuple[dict[str, Any], list[Any], list[str]]:
     from llmcalc import resolve
     from llmcalc.report.document import Table
+    from llmcalc.specs import catalogue
 
-    _, spec = resolve.quant(name)
+    _, spec = catalogue.quant_spec(name)
     bits = resolve.format_bits(spec.format)
     rules = [(", ".join(rule.tensors), rule.format, _conditions(rule)) for rule in spec.rules]
     tables = [

@@ -115,10 +115,8 @@ class Demand:
         return kv.size(self.bare, context, batch, self.kv_dtype, self.encoder_tokens(context)).total
 
     def encoder_tokens(self, context: int) -> int:
-        """What the encoder reads when the decoder stands at ``context``; 0 without one."""
-        if not self.blueprint.has_encoder:
-            return 0
-        return context if self.encoder_context is None else self.encoder_context
+        """What the encoder reads when the decoder stands at ``context``."""
+        return self.blueprint.encoder_tokens(self.encoder_context, context)
 
     def unit_bytes(self, context: int, batch: int) -> list[int]:
         """Weights and cache of every unit."""

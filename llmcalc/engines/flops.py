@@ -114,8 +114,8 @@ class Costs:
         alike: dict[tuple[Any, ...], tuple[Op, int]] = {}
         for op in ops:
             key = (op.kind, op.rows, op.window, op.causal, op.cross)
-            flops = op.matmul_flops(1) if op.kind == "matmul" else op.attention_flops(1, cached=cached)
-            alike[key] = (alike.get(key, (op, 0))[0], alike.get(key, (op, 0))[1] + int(flops))
+            first, flops = alike.get(key, (op, 0))
+            alike[key] = first, flops + int(_flops(op, 1, cached=cached))
         return [(op._replace(window=None if op.window is None else int(op.window)), flops) for op, flops in alike.values()]
 
     def forward(self, work: Workload) -> int:

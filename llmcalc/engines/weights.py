@@ -65,7 +65,7 @@ class WeightBytes(NamedTuple):
 
 def categories(weight: Weight, tied_head: bool) -> set[str]:
     """The words by which a rule can mean this tensor."""
-    if weight.kind in ("gain",):
+    if weight.kind == "gain":
         return {"norms", "all"}
     if weight.kind == "bias":
         return {"biases", "all"}

@@ -3,14 +3,10 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from llmcalc.errors import printable
 from llmcalc.quantity import Quantity
 
 SCHEMA = "llmcalc/1"
-
-
-def printable(text: str) -> str:
-    """Text in one line: whatever does not print is written as an escape."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 class Table(NamedTuple):
@@ -20,7 +16,7 @@ class Table(NamedTuple):
     the last first, where a terminal is too narrow for all; pipes and files get every column.
 
     ``strong`` are the rows (totals, the verdict) that are set off; ``marks`` colour a cell's text on a
-    terminal: good, bad or faint.
+    terminal: good or bad.
     """
 
     title: str

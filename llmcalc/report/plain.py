@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from llmcalc.report.document import Document, Table, printable
+from llmcalc.errors import printable
+from llmcalc.report.document import Document, Table
 
 
-def _line(cells: Iterable[str], widths: list[int], table: Table, gap: str) -> str:
-    padded = (cell.rjust(widths[i]) if table.right(i) else cell.ljust(widths[i]) for i, cell in enumerate(cells))
-    return gap.join(padded).rstrip()
+def _padded(cells: Iterable[str], widths: list[int], table: Table) -> Iterator[str]:
+    return (cell.rjust(widths[i]) if table.right(i) else cell.ljust(widths[i]) for i, cell in enumerate(cells))
+
+
+def _line(cells: Iterable[str], widths: list[int], table: Table) -> str:
+    return "  ".join(_padded(cells, widths, table)).rstrip()
 
 
 def aligned(table: Table) -> Iterator[str]:
@@ -19,9 +23,9 @@ def aligned(table: Table) -> Iterator[str]:
     if table.title:
         yield printable(table.title)
     if any(heads):
-        yield _line(heads, widths, table, "  ")
+        yield _line(heads, widths, table)
     for row in rows:
-        yield _line(row, widths, table, "  ")
+        yield _line(row, widths, table)
 
 
 def markdown(table: Table) -> Iterator[str]:
@@ -35,9 +39,7 @@ def markdown(table: Table) -> Iterator[str]:
     yield "| " + " | ".join(rules) + " |"
     for row in rows:
         escaped = [cell.replace("|", "\\|") for cell in row]
-        yield "| " + " | ".join(
-            cell.rjust(widths[i]) if table.right(i) else cell.ljust(widths[i]) for i, cell in enumerate(escaped)
-        ) + " |"  # fmt: skip
+        yield "| " + " | ".join(_padded(escaped, widths, table)) + " |"
 
 
 def _flat(result: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -6,9 +6,9 @@ import os
 import sys
 from collections.abc import Iterator
 
-from llmcalc.errors import UsageError
+from llmcalc.errors import UsageError, printable
 from llmcalc.report import plain
-from llmcalc.report.document import Document, printable
+from llmcalc.report.document import Document
 
 
 def _explained(document: Document, unit: str) -> Iterator[str]:
@@ -93,5 +93,10 @@ def emit(text: str) -> None:
         sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
         sys.stdout.flush()
     except BrokenPipeError:
-        # Python must not find the closed pipe again when it flushes at exit.
+        forget_stdout()
+
+
+def forget_stdout() -> None:
+    """Keep Python from trying, and failing, to flush at exit what cannot be written."""
+    if sys.stdout is not None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

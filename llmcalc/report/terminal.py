@@ -9,11 +9,12 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from llmcalc.report.document import Table, printable
+from llmcalc.errors import printable
+from llmcalc.report.document import Table
 
 # Text columns stay readable down to this width.
 FOLDED = 16
-STYLES = {"good": "green", "bad": "red", "faint": "dim"}
+STYLES = {"good": "green", "bad": "red"}
 
 
 def console() -> Console:

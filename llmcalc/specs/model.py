@@ -177,6 +177,11 @@ class Vision(Stack):
     projector: Literal["norm-linear"] | None = None
     """How the tower's output reaches the decoder: norm-linear is RMSNorm and one matrix without bias (Gemma 3)."""
 
+    @property
+    def patches(self) -> int:
+        """Patches of an image."""
+        return (self.image // self.patch) ** 2
+
 
 class PublishedFigures(Record):
     """What the makers say, rounded as they say it."""

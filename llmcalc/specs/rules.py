@@ -66,8 +66,8 @@ def check_model(spec: ModelSpec) -> Iterator[Finding]:
 def _vision(vision: Vision) -> Iterator[Finding]:
     if vision.image % vision.patch:
         yield ("vision", "patch"), f"{vision.patch} does not divide the image side {vision.image}"
-    elif vision.tokens is not None and vision.tokens > (vision.image // vision.patch) ** 2:
-        yield ("vision", "tokens"), f"{vision.tokens} is more than the {(vision.image // vision.patch) ** 2} patches"
+    elif vision.tokens is not None and vision.tokens > vision.patches:
+        yield ("vision", "tokens"), f"{vision.tokens} is more than the {vision.patches} patches"
     if vision.heads is None:
         yield ("vision", "heads"), "missing"
     yield from _stack(vision, vision, vision.hidden, vision.layers, ("vision",))
