@@ -155,8 +155,9 @@ def _many(results: list[dict[str, Any]], unit: str) -> Table:
     rows = [
         (
             o.marked(r["model"], r["estimate"]), *((r["gpu"],) if card else ()), show_bytes(r["weight_bytes"], unit),
-            show_bytes(r["kv_bytes"], unit), show_bytes(r["required_bytes"], unit), "fits" if r["fits"] else "no", show_bytes(r["spare_bytes"], unit),
-            _bound(r["max_context"], show_context), _bound(r["max_batch"]), _bound(r["min_gpus"]),
+            show_bytes(r["kv_bytes"], unit), show_bytes(r["required_bytes"], unit), "fits" if r["fits"] else "no",
+            show_bytes(r["spare_bytes"], unit), _bound(r["max_context"], show_context), _bound(r["max_batch"]),
+            _bound(r["min_gpus"]),
         )
         for r in results
     ]  # fmt: skip
