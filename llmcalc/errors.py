@@ -5,6 +5,8 @@
     ├── UnitError                text that is not a number with a unit
     ├── UnknownName              no model, GPU or quantisation of that name; suggests
     ├── Unpublished              the model exists, its architecture was never published
+    ├── UnknownArchitecture      a config or checkpoint of a kind that is not known here
+    ├── SourceError              a model's files or repository cannot be read
     ├── SpecError                a spec file that is not valid: file, line, column, field
     └── NoAnswer             the question is fine, the model has nothing to answer it with
 
@@ -46,6 +48,14 @@ class UnknownName(LlmcalcError):
 
 class Unpublished(LlmcalcError):
     """A model whose architecture its makers have not published."""
+
+
+class UnknownArchitecture(LlmcalcError):
+    """An architecture that nobody here knows how to count; refused by name, with what is nearest."""
+
+
+class SourceError(LlmcalcError):
+    """Files or a repository of a model that cannot be read, or do not hold what they should."""
 
 
 class SpecError(LlmcalcError):

@@ -125,7 +125,8 @@ sys.stderr.write("\\n".join(sys.modules))
     assert {name for name in loaded if name.startswith("llmcalc.")} == {
         "llmcalc.cli", "llmcalc.cli.main", "llmcalc.cli.options", "llmcalc.cli.params", "llmcalc.errors", "llmcalc.resolve",
         "llmcalc.quantity", "llmcalc.units", "llmcalc.specs", "llmcalc.specs.catalogue", "llmcalc.specs.merge",
-        "llmcalc.specs.model", "llmcalc.blueprint", "llmcalc.blueprint.attention", "llmcalc.blueprint.draft",
+        "llmcalc.specs.model", "llmcalc.specs.blocks", "llmcalc.specs.record", "llmcalc.blueprint",
+        "llmcalc.blueprint.attention", "llmcalc.blueprint.draft", "llmcalc.blueprint.layers", "llmcalc.blueprint.recurrent",
         "llmcalc.blueprint.ends", "llmcalc.blueprint.ffn", "llmcalc.blueprint.lower", "llmcalc.blueprint.parts",
         "llmcalc.blueprint.plan", "llmcalc.engines", "llmcalc.engines.params", "llmcalc.report", "llmcalc.report.document",
         "llmcalc.report.plain", "llmcalc.report.render",

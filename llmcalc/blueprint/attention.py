@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from llmcalc.blueprint.draft import Draft, Place
+from llmcalc.blueprint.layers import Attention, Norm
 from llmcalc.blueprint.parts import Cache
-from llmcalc.blueprint.plan import Attention, Norm
 from llmcalc.quantity import Dim
 
 PART = "attention"
@@ -26,34 +26,73 @@ def _qk_norm(draft: Draft, at: Place, spec: Attention, norm: Norm, a: Dim, k: Di
             draft.norm(at, f"{name}_norm", norm, heads * d, name, name)
 
 
-def self_attention(draft: Draft, at: Place, spec: Attention, norm: Norm, h: Dim, reads: str) -> None:
-    """Queries, keys and values from the hidden state, softmax(QK')V, output projection. Writes ``attention_out``."""
+def self_attention(draft: Draft, at: Place, spec: Attention, norm: Norm, h: Dim, reads: str, into: Dim | None = None) -> None:
+    """Queries, keys and values from the hidden state, softmax(QK')V, output projection. Writes ``attention_out``.
+
+    ``into`` is the width of what it reads, where that is not the hidden state's.
+    """
+    into = h if into is None else into
     if spec.kv_rank:
         latent_attention(draft, at, spec, norm, h, reads)
         return
     a, k, d = Dim(spec.heads, "a"), Dim(spec.kv_heads, "k"), Dim(spec.qk_dim, "d")
     if spec.kv_heads == spec.heads:
         k = a
-    for role, heads in (("q", a), ("k", k), ("v", k)):
-        draft.linear(at, role, PART, heads * d, h, reads, role, bias=role in spec.biases, split="column")
+    v = d if spec.v_dim == spec.qk_dim else Dim(spec.v_dim, "d_v")
+    made = [("q", a * d), ("k", k * d), ("v", k * v)]
+    if spec.reuses_kv == "projections":
+        made = made[:1]
+    elif spec.values_are_keys:
+        made = made[:2]
+    for role, width in made:
+        draft.linear(at, role, PART, width, into, reads, role, bias=role in spec.biases, split="column")
     if spec.global_projections:
         # Longformer: global tokens have projections of their own; few rows go through them, none are counted.
-        for role, heads in (("q_global", a), ("k_global", k), ("v_global", k)):
-            shape_bias = role[0] in spec.biases
-            draft.weight(at, role, PART, "matrix", (heads * d, h), split="column")
-            if shape_bias:
-                draft.weight(at, f"{role}.bias", PART, "bias", (heads * d,), split="column")
+        for role, width in (("q_global", a * d), ("k_global", k * d), ("v_global", k * v)):
+            draft.weight(at, role, PART, "matrix", (width, into), split="column")
+            if role[0] in spec.biases:
+                draft.weight(at, f"{role}.bias", PART, "bias", (width,), split="column")
     _qk_norm(draft, at, spec, norm, a, k, d)
     if spec.sinks:
         draft.weight(at, "sinks", PART, "table", (a,), split="column")
-    scored = ["q", "k", "v"]
+    # Keys that serve as values, and those of an earlier layer, are read and not made.
+    scored = [role for role, _ in made]
     if spec.relative_rows:
         scored += _disentangled(draft, at, Dim(spec.relative_rows, "P"), h, a, d)
-    draft.op(at, "scores", PART, "attention", scored, "mixed", a * d,
-             heads=a, qk=d, v=d, window=_window(spec), causal=spec.causal)  # fmt: skip
-    if spec.causal:
-        draft.caches.append(Cache(f"{at.prefix}.kv", "kv", at.stack, 2 * k * d, at.run, at.depth, k, _window(spec)))
-    draft.linear(at, "o", PART, h, a * d, "mixed", "attention_out", bias="o" in spec.biases, split="row")
+    draft.op(at, "scores", PART, "attention", scored, "mixed", a * v, heads=a, qk=d, v=v, window=_window(spec),
+             causal=spec.causal, chunked=spec.chunked)  # fmt: skip
+    if spec.causal and spec.reuses_kv == "none":
+        width = 2 * k * d if v is d else k * (d + v)
+        draft.caches.append(Cache(f"{at.prefix}.kv", "kv", at.stack, width, at.run, at.depth, k, _window(spec)))
+    _index(draft, at, spec, h, into, "x")
+    _output(draft, at, spec, h, a * v, a, into, reads)
+
+
+def _output(draft: Draft, at: Place, spec: Attention, h: Dim, mixed: Dim, a: Dim, into: Dim, reads: str) -> None:
+    """The output projection, behind a gate where there is one."""
+    if spec.output_gate != "none":
+        width = mixed if spec.output_gate == "full" else a
+        draft.linear(at, "output_gate", PART, width, into, reads, "output_gate", split="column", bias="output_gate" in spec.biases)
+        draft.op(at, "gated", PART, "multiply", ("mixed", "output_gate"), "mixed", mixed)
+    draft.linear(at, "o", PART, h, mixed, "mixed", "attention_out", bias="o" in spec.biases, split="row")
+
+
+def _index(draft: Draft, at: Place, spec: Attention, h: Dim, queries_from: Dim, reads: str) -> None:
+    """The index of sparse attention (DeepSeek-V3.2, section 2.1): a few small heads score all tokens, the best are attended to.
+
+    One key per token is cached for it. The figures count the scores over all tokens and, with the full mask, attention over all.
+    """
+    if spec.sparse_index is None:
+        return
+    heads, dim, _ = spec.sparse_index
+    a_i, d_i = Dim(heads, "a_i"), Dim(dim, "d_i")
+    draft.linear(at, "index_q", PART, a_i * d_i, queries_from, reads, "index_q")
+    draft.linear(at, "index_k", PART, d_i, h, "x", "index_k")
+    draft.norm(at, "index_k_norm", Norm("layernorm", True, True), d_i, "index_k", "index_k", part=PART)
+    draft.linear(at, "index_weights", PART, a_i, h, "x", "index_weights")
+    draft.op(at, "index_scores", PART, "attention", ("index_q", "index_k", "index_weights"), "indexed", a_i,
+             heads=a_i, qk=d_i, v=Dim(0, "0"), causal=spec.causal)  # fmt: skip
+    draft.caches.append(Cache(f"{at.prefix}.index", "index", at.stack, d_i, at.run, at.depth, Dim(1, "1")))
 
 
 def _disentangled(draft: Draft, at: Place, rows: Dim, h: Dim, a: Dim, d: Dim) -> list[str]:
@@ -69,13 +108,13 @@ def _disentangled(draft: Draft, at: Place, rows: Dim, h: Dim, a: Dim, d: Dim) ->
     return ["c2p", "p2c"]
 
 
-def cross_attention(draft: Draft, at: Place, spec: Attention, h: Dim, reads: str) -> None:
-    """Queries from the decoder, keys and values from the encoder's output, computed once and cached."""
+def cross_attention(draft: Draft, at: Place, spec: Attention, h: Dim, encoded: Dim, reads: str) -> None:
+    """Queries from the decoder, keys and values from the encoder's output, ``encoded`` wide, computed once and cached."""
     a, k, d = Dim(spec.heads, "a"), Dim(spec.kv_heads, "k"), Dim(spec.qk_dim, "d")
     part = "cross_attention"
     draft.linear(at, "cross_q", part, a * d, h, reads, "cross_q", bias="q" in spec.biases, split="column")
     for role in ("k", "v"):
-        draft.linear(at, f"cross_{role}", part, k * d, h, "encoded", f"cross_{role}",
+        draft.linear(at, f"cross_{role}", part, k * d, encoded, "encoded", f"cross_{role}",
                      bias=role in spec.biases, split="column", rows="encoder_token")  # fmt: skip
     draft.op(at, "cross_scores", part, "attention", ("cross_q", "cross_k", "cross_v"), "cross_mixed", a * d,
              heads=a, qk=d, v=d, cross=True)  # fmt: skip
@@ -106,4 +145,8 @@ def latent_attention(draft: Draft, at: Place, spec: Attention, norm: Norm, h: Di
              window=_window(spec), causal=spec.causal, cached_qk=r_kv + d_r, cached_v=r_kv)  # fmt: skip
     # One latent for all heads: no rank of tensor parallelism can do with less than the whole.
     draft.caches.append(Cache(f"{at.prefix}.latent", "latent", at.stack, r_kv + d_r, at.run, at.depth, Dim(1, "1"), _window(spec)))
-    draft.linear(at, "o", PART, h, a * d_v, "mixed", "attention_out", bias="o" in spec.biases, split="row")
+    if spec.sinks:
+        draft.weight(at, "sinks", PART, "table", (a,), split="column")
+    # The index takes its queries from the compressed ones.
+    _index(draft, at, spec, h, Dim(spec.q_rank, "r_q") if spec.q_rank else h, "q_latent" if spec.q_rank else reads)
+    _output(draft, at, spec, h, a * d_v, a, h, reads)

@@ -6,8 +6,8 @@ no engine can see one without the other.
 
 from typing import Any, NamedTuple
 
-from llmcalc.blueprint.parts import ONE, Cache, Op, Weight
-from llmcalc.blueprint.plan import Norm
+from llmcalc.blueprint.layers import Further, Norm
+from llmcalc.blueprint.parts import ONE, Cache, Op, Weight, product
 from llmcalc.quantity import Dim
 
 
@@ -82,3 +82,21 @@ class Draft:
         if norm.bias:
             self.weight(at, f"{role}.bias", part, "bias", shape)
         self.op(at, role, part, "norm", reads, writes, width if heads == 1 else heads * width)
+
+    def further(self, at: Place, spec: Further, part: str = "") -> None:
+        """A tensor that is known by its shape alone, and the products with it."""
+        symbols = tuple(Dim(size, str(size), names={}) for size in spec.shape)
+        copies, used = (Dim(n, str(n), names={}) for n in (spec.copies, spec.used))
+        kind = "matrix" if len(symbols) > 1 and spec.times else "table" if len(symbols) > 1 else "bias"
+        part = part or spec.part
+        name = self.weight(at, spec.name, part, kind, symbols, copies=copies, used=used, buffer=spec.buffer)
+        if spec.times:
+            inner = product(symbols[1:])
+            repeats = used * spec.times if spec.times > 1 else used
+            self.op(at, spec.name, part, "matmul", "x", f"{spec.name}_out", symbols[0], inner=inner, repeats=repeats,
+                    weight=name, rows=spec.rows or at.rows)  # fmt: skip
+
+    def state(self, at: Place, role: str, shape: tuple[Dim, ...], dtype: str = "", heads: Dim = ONE) -> None:
+        """A state of fixed size that a sequence keeps in each layer."""
+        name = f"{at.prefix}.{role}"
+        self.caches.append(Cache(name, "state", at.stack, product(shape), at.run, at.depth, heads, per="sequence", dtype=dtype))

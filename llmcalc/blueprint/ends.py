@@ -3,15 +3,8 @@
 from __future__ import annotations
 
 from llmcalc.blueprint.draft import Draft, Place, after, before
-from llmcalc.blueprint.plan import (
-    Norm,
-    biases_of,
-    channels,
-    has_head,
-    norm_of,
-    position_rows,
-    relative_buckets,
-)
+from llmcalc.blueprint.layers import Norm
+from llmcalc.blueprint.plan import biases_of, channels, has_head, norm_of, patch_rows, position_rows, relative_buckets
 from llmcalc.quantity import Dim
 from llmcalc.specs.model import ModelSpec, Vision
 
@@ -71,16 +64,31 @@ def head(draft: Draft, spec: ModelSpec, at: Place, h: Dim) -> None:
 
 def patches(draft: Draft, vision: Vision, h: Dim) -> None:
     """Patch convolution and positions of a vision tower, and the projector to the decoder's width, after pooling."""
-    at = before("vision", "patch")
-    width = Dim(vision.hidden, "h_v")
+    at, part = before("vision", "patch"), "vision"
+    width = Dim(vision.hidden or 0, "h_v")
     into = Dim(channels(vision), "c") * Dim(vision.patch, "p") * Dim(vision.patch, "p")
+    if vision.frames:
+        into = into * Dim(vision.frames, "t")
     norm = norm_of(vision)
-    draft.weight(at, "patch", "vision", "conv", (width, into))
-    draft.weight(at, "patch.bias", "vision", "bias", (width,))
-    draft.op(at, "patch", "vision", "matmul", "pixels", "x", width, inner=into, weight="vision.patch")
-    draft.weight(at, "positions", "vision", "table", (Dim(vision.patches, "P"), width))
-    draft.norm(after("vision", "patch"), "final_norm", norm, width, "x", "x", part="vision")
+    draft.weight(at, "patch", part, "conv", (width, into))
+    if vision.patch_bias is not False:
+        draft.weight(at, "patch.bias", part, "bias", (width,))
+    draft.op(at, "patch", part, "matmul", "pixels", "x", width, inner=into, weight="vision.patch")
+    if vision.class_token:
+        draft.weight(at, "class_token", part, "table", (width,))
+    rows = patch_rows(vision) if vision.position_rows is None else vision.position_rows
+    if rows:
+        draft.weight(at, "positions", part, "table", (Dim(rows, "P"), width))
+    if vision.embedding_norm:
+        draft.norm(at, "embedding_norm", norm, width, "x", "x", part=part)
+    if vision.final_norm is not False:
+        draft.norm(after("vision", "patch"), "final_norm", norm, width, "x", "x", part=part)
     end = after("vision", "image_token")
     if vision.projector == "norm-linear":
-        draft.norm(end, "projector_norm", Norm("rmsnorm", True, False), width, "x", "x", part="vision")
-        draft.linear(end, "projector", "vision", h, width, "x", "x")
+        draft.norm(end, "projector_norm", Norm("rmsnorm", True, False), width, "x", "x", part=part)
+        draft.linear(end, "projector", part, h, width, "x", "x")
+    elif vision.projector in ("linear", "mlp"):
+        draft.linear(end, "projector", part, h, width, "x", "x", bias=True)
+        if vision.projector == "mlp":
+            draft.op(end, "projector_activation", part, "activation", "x", "x", h)
+            draft.linear(end, "projector_2", part, h, h, "x", "x", bias=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from llmcalc.blueprint.draft import Draft, Place
+from llmcalc.blueprint.layers import Ffn, Mixture
 from llmcalc.blueprint.parts import ONE
-from llmcalc.blueprint.plan import Ffn, Mixture
 from llmcalc.quantity import Dim
 
 
@@ -30,21 +30,30 @@ def _dense(
 def feed_forward(draft: Draft, at: Place, spec: Ffn | Mixture, h: Dim, reads: str) -> None:
     """Dense FFN or mixture. Writes ``ffn_out``."""
     if isinstance(spec, Ffn):
-        if spec.dim:
-            _dense(draft, at, spec, h, Dim(spec.dim, "f"), reads, "ffn_out", part="ffn")
+        _dense(draft, at, spec, h, Dim(spec.dim, "f"), reads, "ffn_out", part="ffn")
         return
     experts, used = Dim(spec.experts, "E"), Dim(spec.top_k, "E_k")
-    draft.linear(at, "router", "router", experts, h, reads, "routed", bias=spec.router_bias)
+    rows = experts + Dim(spec.idle, "E_0") if spec.idle else experts
+    draft.linear(at, "router", "router", rows, h, reads, "routed", bias=spec.router_bias)
     if spec.correction_bias:
-        draft.weight(at, "router.correction", "router", "bias", (experts,), buffer=spec.correction_bias == "buffer",
+        draft.weight(at, "router.correction", "router", "bias", (rows,), buffer=spec.correction_bias == "buffer",
                      dtype="fp32")  # fmt: skip
-    _dense(draft, at, spec.expert, h, Dim(spec.expert.dim, "f_e"), reads, "expert_out",
+    width, expert_reads = h, reads
+    if spec.latent:
+        width, expert_reads = Dim(spec.latent, "h_e"), "latent"
+        draft.linear(at, "latent_down", "projection", width, h, reads, "latent")
+    _dense(draft, at, spec.expert, width, Dim(spec.expert.dim, "f_e"), expert_reads, "expert_out",
            part="experts", prefix="expert_", copies=experts, used=used)  # fmt: skip
     summed = ["expert_out", "routed"]
+    if spec.latent:
+        draft.linear(at, "latent_up", "projection", h, width, "expert_out", "expert_out")
     if spec.shared is not None:
         _dense(draft, at, spec.shared, h, Dim(spec.shared.dim, "f_s"), reads, "shared_out",
                part="shared_experts", prefix="shared_")  # fmt: skip
         if spec.shared_gate:
             draft.linear(at, "shared_expert_gate", "shared_experts", Dim(1, "1"), h, reads, "shared_weight")
         summed += ["shared_out", "shared_weight"] if spec.shared_gate else ["shared_out"]
+    if spec.dense is not None:
+        _dense(draft, at, spec.dense, h, Dim(spec.dense.dim, "f"), reads, "dense_out", part="ffn", prefix="dense_")
+        summed.append("dense_out")
     draft.op(at, "combine", "experts", "add", summed, "ffn_out", h)

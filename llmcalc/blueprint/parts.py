@@ -112,7 +112,8 @@ class Op(NamedTuple):
     norm, activation, multiply, lookup, add                        not counted, they are no matrix products
 
     ``rows`` says what a row is: token, encoder_token, patch and image_token (of an image), sequence (one per sequence),
-    logit (one per token that needs a prediction), pass (one, whatever the batch). ``reads`` and ``writes`` name the
+    logit (one per token that needs a prediction), scan_token (a token, where a sequence is computed in chunks and not step by
+    step), pass (one, whatever the batch). ``reads`` and ``writes`` name the
     activations within the layer; ``width`` is the elements per row written.
     """
 
@@ -134,6 +135,7 @@ class Op(NamedTuple):
     window: Any = None
     causal: bool = False
     cross: bool = False
+    chunked: bool = False
     # Attention over latents costs more per pair when it reads them from the cache (absorbed form).
     cached_qk: Any = None
     cached_v: Any = None
@@ -160,7 +162,7 @@ class Blueprint(NamedTuple):
     """A model, lowered: everything an engine may know of it.
 
     ``generates``: one token after the other, from a cache. ``patches`` and ``image_tokens`` are of one image, 0 without
-    a vision tower.
+    a vision tower. ``unknown_cache`` says why the cache cannot be told, where it cannot.
     """
 
     name: str
@@ -175,6 +177,7 @@ class Blueprint(NamedTuple):
     generates: bool
     patches: int
     image_tokens: int
+    unknown_cache: str = ""
 
     def encoder_tokens(self, asked: int | None, context: int) -> int:
         """What the encoder beside a decoder reads: as asked, else as much as the decoder has; 0 without one."""
@@ -214,4 +217,8 @@ def pairs(op: Op, queries: Any, keys: Any, *, causal_mask: bool) -> Any:
         return keys * (2 * side + 1) - side * (side + 1)
     if op.window is None or op.window >= keys:
         return keys * (keys + 1) // 2
+    if op.chunked:
+        whole = keys // op.window
+        rest = keys - whole * op.window
+        return whole * (op.window * (op.window + 1) // 2) + rest * (rest + 1) // 2
     return op.window * keys - op.window * (op.window - 1) // 2

@@ -1,13 +1,14 @@
 """Spec -> plan: every default filled in, every layer spelled out.
 
-This is the only place that knows what a field left out means. A plan is a tuple of stacks, a stack a tuple of
-layers; layers that are built alike compare equal, which is how the lowering groups them.
+This is the only place that knows what a field left out means. A plan is a tuple of stacks, a stack a tuple of layers.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
 
+from llmcalc.blueprint.layers import Attention, Ffn, Further, Layer, Mixer, Mixture, Norm, Setting, StackPlan
+from llmcalc.specs.blocks import Block, Extra, Kind, Recurrent, Stack
 from llmcalc.specs.merge import is_mixture, layer_kinds, merged
-from llmcalc.specs.model import Block, Kind, ModelSpec, Stack, Vision
+from llmcalc.specs.model import ModelSpec, Vision
 
 GROUPS = {
     "qkv": ("q", "k", "v"),
@@ -15,91 +16,6 @@ GROUPS = {
     "ffn": ("gate", "up", "down"),
     "all": ("q", "k", "v", "o", "gate", "up", "down", "projection"),
 }
-
-
-class Norm(NamedTuple):
-    """A normalisation: gain and bias are parameters or not there."""
-
-    kind: str
-    gain: bool
-    bias: bool
-
-
-class Attention(NamedTuple):
-    """One attention sub-layer.
-
-    ``relative_rows`` is 0 but for disentangled attention, the ranks and dims after it but for the latent one.
-    """
-
-    heads: int
-    kv_heads: int
-    qk_dim: int
-    v_dim: int
-    window: int
-    causal: bool
-    biases: frozenset[str]
-    qk_norm: str
-    sinks: bool
-    global_projections: bool
-    relative_rows: int = 0
-    q_rank: int = 0
-    kv_rank: int = 0
-    nope_dim: int = 0
-    rope_dim: int = 0
-
-
-class Ffn(NamedTuple):
-    """A dense FFN, or one expert."""
-
-    dim: int
-    gated: bool
-    activation: str
-    biases: frozenset[str]
-
-
-class Mixture(NamedTuple):
-    """A mixture of experts: ``expert`` routed ``experts`` times, ``top_k`` of them used, beside a shared one."""
-
-    experts: int
-    top_k: int
-    expert: Ffn
-    shared: Ffn | None
-    shared_gate: bool
-    router_bias: bool
-    correction_bias: str
-
-
-class Layer(NamedTuple):
-    """What one layer is made of. ``letter`` is its kind in the stack's pattern."""
-
-    letter: str
-    attention: Attention
-    cross: bool
-    ffn: Ffn | Mixture
-    norm: Norm
-    placement: str
-    attention_norm: bool
-    parallel: str
-
-
-class Setting(NamedTuple):
-    """What holds for every layer of a stack."""
-
-    hidden: int
-    causal: bool
-    cross: bool
-    relative_rows: int = 0
-
-
-class StackPlan(NamedTuple):
-    """Layers in order, with the width of the residual stream between them."""
-
-    name: str
-    hidden: int
-    layers: tuple[Layer, ...]
-    distinct: int
-    norm: Norm
-    final_norm: bool
 
 
 def biases_of(block: Block) -> frozenset[str]:
@@ -123,11 +39,12 @@ def placement_of(block: Block) -> str:
 def _attention(block: Block, setting: Setting, windowed: bool) -> Attention:
     heads = block.heads or 1
     head_dim = block.head_dim or setting.hidden // heads
+    index = block.index
     plain = Attention(
         heads,
         block.kv_heads or heads,
         head_dim,
-        head_dim,
+        block.v_head_dim or head_dim,
         window=(block.window or 0) if windowed else 0,
         causal=setting.causal,
         biases=biases_of(block) & {"q", "k", "v", "o"},
@@ -135,6 +52,11 @@ def _attention(block: Block, setting: Setting, windowed: bool) -> Attention:
         sinks=bool(block.sinks),
         global_projections=bool(block.global_attention),
         relative_rows=setting.relative_rows,
+        chunked=bool(block.chunked) and windowed,
+        output_gate=block.output_gate or "none",
+        values_are_keys=bool(block.values_are_keys),
+        reuses_kv=block.reuses_kv or "none",
+        sparse_index=None if index is None else (index.heads, index.dim, index.top_k),
     )
     mla = block.mla
     if mla is None:
@@ -150,33 +72,82 @@ def _attention(block: Block, setting: Setting, windowed: bool) -> Attention:
     )
 
 
-def _ffn(block: Block, mixture: bool) -> Ffn | Mixture:
+def _mixer(spec: Recurrent, hidden: int) -> Mixer:
+    heads = spec.heads or 1
+    width = spec.width or (heads * spec.head_dim if spec.head_dim else hidden)
+    head_dim = spec.head_dim or width // heads
+    return Mixer(
+        spec.type,
+        width,
+        heads,
+        head_dim,
+        spec.key_heads or heads,
+        spec.key_dim or head_dim,
+        spec.state or 0,
+        spec.groups or 1,
+        spec.rank or 0,
+        spec.conv or 0,
+        conv_bias=bool(spec.conv_bias),
+        bias=bool(spec.bias),
+        norm=spec.norm or "none",
+        chunk=spec.chunk or 0,
+    )
+
+
+def _ffn(block: Block, mixture: bool) -> Ffn | Mixture | None:
     biases = biases_of(block)
     gated = True if block.gated is None else block.gated
     activation = block.activation or "silu"
 
-    def dense(dim: int) -> Ffn:
-        return Ffn(dim, gated, activation, biases & {"gate", "up", "down"})
+    def dense(dim: int, gated: bool = gated) -> Ffn | None:
+        return Ffn(dim, gated, activation, biases & {"gate", "up", "down"}) if dim else None
 
     moe = block.moe
     if moe is None or not mixture:
         return dense(block.ffn or 0)
+    of_experts = gated if moe.gated is None else moe.gated
+    expert = dense(moe.ffn, of_experts)
+    assert expert is not None
     shared = moe.shared_ffn or (moe.shared or 0) * moe.ffn
-    return Mixture(moe.experts, moe.top_k, dense(moe.ffn), dense(shared) if shared else None,
-                   bool(moe.shared_gate), "router" in biases, moe.correction_bias or "")  # fmt: skip
+    return Mixture(moe.experts, moe.top_k, expert, dense(shared, of_experts),
+                   bool(moe.shared_gate), "router" in biases, moe.correction_bias or "",
+                   dense=dense(moe.dense or 0), latent=moe.latent or 0, idle=moe.idle or 0)  # fmt: skip
+
+
+def further(said: Sequence[Extra] | None) -> tuple[Further, ...]:
+    """The further tensors of a layer or stack; what has two dims is multiplied by, unless said."""
+    return tuple(
+        Further(
+            extra.name,
+            tuple(extra.shape),
+            extra.part or "other",
+            (len(extra.shape) > 1 if extra.times is None else extra.times) if extra.rows != "none" else 0,
+            extra.rows or "",
+            extra.copies or 1,
+            extra.used or extra.copies or 1,
+            bool(extra.buffer),
+            bool(extra.after),
+        )
+        for extra in said or ()
+    )
 
 
 def _layer(block: Block, letter: str, kind: Kind, mixture: bool, setting: Setting) -> Layer:
     windowed = kind.windowed if kind.windowed is not None else not letter or kind.window is not None
+    attends = block.recurrent is None if block.attention is None else block.attention
     return Layer(
         letter,
-        _attention(block, setting, windowed),
+        _attention(block, setting, windowed) if attends else None,
+        None if block.recurrent is None else _mixer(block.recurrent, setting.hidden),
         setting.cross,
         _ffn(block, mixture),
         norm_of(block),
         placement_of(block),
         block.attention_norm is not False,
+        block.ffn_norm is not False,
         block.parallel or "none",
+        block.shared_blocks or 0,
+        further(block.extra),
     )
 
 
@@ -188,7 +159,9 @@ def _stack(name: str, spec: ModelSpec | Stack, base: Block, setting: Setting, di
     of_letter = dict(kinds)
     made = {key: _layer(blocks[key[0]], key[0], of_letter[key[0]], key[1], setting) for key in dict.fromkeys(keys)}
     layers = tuple(made[key] for key in keys)
-    return StackPlan(name, setting.hidden, layers, distinct or len(layers), norm_of(base), placement_of(base) != "post")
+    final_norm = placement_of(base) != "post" if spec.final_norm is None else spec.final_norm
+    outside = further(spec.outside)
+    return StackPlan(name, setting.hidden, layers, distinct or len(layers), norm_of(base), final_norm, outside)
 
 
 def position_rows(spec: ModelSpec) -> int:
@@ -216,25 +189,30 @@ def channels(vision: Vision) -> int:
     return vision.channels or 3
 
 
+def patch_rows(vision: Vision) -> int:
+    """Rows that a tower's layers work on for one image: its patches, and the class token."""
+    return vision.patches + bool(vision.class_token)
+
+
 def image_tokens(vision: Vision) -> int:
     """Tokens that an image is for the decoder; one per patch unless said."""
     return vision.tokens or vision.patches
 
 
 def stacks(spec: ModelSpec) -> tuple[StackPlan, ...]:
-    """The stacks of a model in the order data flows through them: vision, encoder, decoder."""
+    """The stacks of a model in the order data flows through them: vision, audio, encoder, decoder."""
     found = []
     hidden = spec.hidden or 0
     rows = position_rows(spec) if spec.positions == "disentangled" else 0
     setting = Setting(hidden, causal=spec.type != "encoder", cross=spec.type == "encoder-decoder", relative_rows=rows)
     main = _stack("encoder" if spec.type == "encoder" else "decoder", spec, spec, setting, spec.distinct_layers)
-    if spec.final_norm is not None:
-        main = main._replace(final_norm=spec.final_norm)
-    if spec.vision is not None:
-        # A tower says all of itself: it shares nothing with the decoder behind it.
-        found.append(_stack("vision", spec.vision, spec.vision, Setting(spec.vision.hidden, causal=False, cross=False)))
+    for name, tower in (("vision", spec.vision), ("audio", spec.audio)):
+        if tower is not None:
+            # A tower says all of itself: it shares nothing with the decoder behind it.
+            found.append(_stack(name, tower, tower, Setting(tower.hidden or hidden, causal=False, cross=False)))
     if spec.encoder is not None:
         # What holds in the decoder's layers holds in the encoder's too, unless it says otherwise; a pattern is its own.
-        encoder = _stack("encoder", spec.encoder, merged(spec, spec.encoder), Setting(hidden, causal=False, cross=False))
-        found.append(encoder._replace(final_norm=main.final_norm))
+        own = Setting(spec.encoder.hidden or hidden, causal=False, cross=False)
+        encoder = _stack("encoder", spec.encoder, merged(spec, spec.encoder), own)
+        found.append(encoder if spec.encoder.final_norm is not None else encoder._replace(final_norm=main.final_norm))
     return (*found, main)

@@ -13,6 +13,7 @@ from llmcalc.blueprint.parts import Blueprint, Op, pairs, product
 from llmcalc.quantity import Dim, Quantity, least
 
 IMAGE = ("patch", "image_token")
+NOT_TEXT = (*IMAGE, "audio")
 
 
 class Workload(NamedTuple):
@@ -53,8 +54,8 @@ def workload(
 ) -> Workload:
     """``batch`` sequences of ``context`` tokens; ``logits`` positions need a prediction (one where a prompt is read)."""
     rows = {
-        "token": context, "encoder_token": encoder_context, "sequence": 1, "logit": logits, "patch": patches,
-        "image_token": image_tokens,
+        "token": context, "scan_token": context, "encoder_token": encoder_context, "sequence": 1, "logit": logits,
+        "patch": patches, "image_token": image_tokens,
     }  # fmt: skip
     return Workload(rows, batch, causal)
 
@@ -84,7 +85,7 @@ def _flops(op: Op, units: Any, *, cached: bool = False) -> Any:
 
 def _of_text(blueprint: Blueprint) -> Iterator[Op]:
     """The operations on text that cost FLOPs: matrix products and attention."""
-    return (op for op in blueprint.ops if op.kind in ("matmul", "attention") and op.rows not in IMAGE)
+    return (op for op in blueprint.ops if op.kind in ("matmul", "attention") and op.rows not in NOT_TEXT)
 
 
 def _of_images(blueprint: Blueprint) -> Iterator[Op]:
@@ -92,8 +93,8 @@ def _of_images(blueprint: Blueprint) -> Iterator[Op]:
 
 
 def _of_decoding(blueprint: Blueprint) -> Iterator[Op]:
-    """What runs for each new token: not the encoder, nor the projections of what it wrote."""
-    return (op for op in _of_text(blueprint) if op.rows != "encoder_token")
+    """What runs for each new token: not the encoder, nor the projections of what it wrote, nor work inside chunks."""
+    return (op for op in _of_text(blueprint) if op.rows not in ("encoder_token", "scan_token"))
 
 
 class Costs:
@@ -113,7 +114,7 @@ class Costs:
         """One operation of each kind of growth, and the FLOPs per row or pair of all of them."""
         alike: dict[tuple[Any, ...], tuple[Op, int]] = {}
         for op in ops:
-            key = (op.kind, op.rows, op.window, op.causal, op.cross)
+            key = (op.kind, op.rows, op.window, op.causal, op.cross, op.chunked)
             first, flops = alike.get(key, (op, 0))
             alike[key] = first, flops + int(_flops(op, 1, cached=cached))
         return [(op._replace(window=None if op.window is None else int(op.window)), flops) for op, flops in alike.values()]

@@ -13,8 +13,8 @@ from llmcalc.quantity import Quantity
 
 # The order in which components are shown; a token meets them so.
 PARTS = (
-    "vision", "embedding", "positions", "projection", "attention", "cross_attention", "ffn", "experts",
-    "shared_experts", "router", "norm", "pooler", "lm_head",
+    "vision", "audio", "embedding", "positions", "projection", "attention", "cross_attention", "recurrent", "ffn", "experts",
+    "shared_experts", "router", "norm", "pooler", "other", "lm_head",
 )  # fmt: skip
 
 

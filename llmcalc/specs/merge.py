@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from llmcalc.specs.model import Block, Kind, ModelSpec, Moe, Stack
+from llmcalc.specs.blocks import Block, Kind, Moe, Stack
+from llmcalc.specs.model import ModelSpec
 
 BLOCK_FIELDS = tuple(Block.__annotations__)
 # Letters of a pattern that need no definition: windowed and full attention.

@@ -1,171 +1,20 @@
 """What a model spec file may say: plain records, next to no defaults filled in.
 
-A field that is None was not said; what it then means is decided in one place, ``blueprint.plan``. The records are
-plain classes, so that running a command on a catalogue model does not have to import pydantic; ``specs.validate`` hands
-them to pydantic when a file is read.
-
-``Block`` holds what one layer is made of. Its fields stand at the top level of a plain model, and again,
-as overrides, in ``encoder``, ``vision`` and in each of ``kinds``.
+A field that is None was not said; what it then means is decided in one place, ``blueprint.plan``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-
-class Record:
-    """A spec's record: annotated fields with their defaults, filled by name.
-
-    ``specs.validate`` makes dataclasses of these classes for pydantic; a run that validates nothing is spared the cost.
-    """
-
-    def __init__(self, **values: Any) -> None:
-        self.__dict__.update(values)
-
-
-class Within:
-    """A bound on a number, in a form that pydantic understands without being imported here."""
-
-    def __init__(self, least: int, most: int) -> None:
-        self.least, self.most = least, most
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
-        return {**handler(source), "ge": self.least, "le": self.most}
-
-
-class NotEmpty:
-    """A text or list that holds something, and not more than a spec ever needs."""
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
-        return {**handler(source), "min_length": 1, "max_length": 10_000}
-
-
-# Larger than any model's by orders of magnitude, small enough that products of a few stay cheap.
-Count = Annotated[int, Within(1, 10**8)]
-CountOrZero = Annotated[int, Within(0, 10**8)]
-Layers = Annotated[int, Within(1, 10_000)]
-Published = Annotated[int, Within(1, 10**18)]
-Text = Annotated[str, NotEmpty()]
-Strings = Annotated[list[Text], NotEmpty()]
-
-Linear = Literal["q", "k", "v", "o", "gate", "up", "down", "router", "qkv", "attention", "ffn", "projection", "all"]
-# Read by pydantic when a file is validated; a class's NESTED names its fields that are records themselves.
-STRICT = {"extra": "forbid", "strict": True, "use_attribute_docstrings": True}
-
-
-class Moe(Record):
-    """A mixture-of-experts FFN."""
-
-    __pydantic_config__ = STRICT
-
-    experts: Count
-    """Routed experts of a layer."""
-    top_k: Count
-    """Routed experts that a token uses."""
-    ffn: Count
-    """FFN dim of one routed expert."""
-    shared: CountOrZero | None = None
-    """Shared experts, used by every token; 0 unless said."""
-    shared_ffn: Count | None = None
-    """FFN dim of all shared experts together; shared x ffn unless said."""
-    shared_gate: bool | None = None
-    """A sigmoid gate (hidden -> 1) before the shared expert, as in Qwen2-MoE."""
-    first_dense: CountOrZero | None = None
-    """The first layers that keep a dense FFN."""
-    every: Count | None = None
-    """Every n-th layer is a mixture, the n-th first; 1 unless said."""
-    correction_bias: Literal["buffer", "parameter"] | None = None
-    """The router's load-balancing bias (DeepSeek-V3), and whether it counts as a parameter."""
-
-
-class Mla(Record):
-    """Multi-head latent attention (DeepSeek-V2, section 2.1)."""
-
-    __pydantic_config__ = STRICT
-
-    kv_rank: Count
-    """Latent dim that keys and values are compressed to, and that the cache holds."""
-    q_rank: Count | None = None
-    """Latent dim of the queries; queries are not compressed unless said."""
-    nope_dim: Count
-    """Dim of a query or key head without position."""
-    rope_dim: Count
-    """Dim of the rotary part, one key for all heads."""
-    v_dim: Count
-    """Dim of a value head."""
-
-
-class Block(Record):
-    """What one layer is made of."""
-
-    heads: Count | None = None
-    """Query heads."""
-    kv_heads: Count | None = None
-    """Key and value heads; as many as heads unless said (1: multi-query, fewer than heads: grouped)."""
-    head_dim: Count | None = None
-    """Dim of one head; hidden / heads unless said."""
-    ffn: Count | None = None
-    """FFN dim of a dense layer (intermediate size)."""
-    gated: bool | None = None
-    """Gated FFN of three matrices (SwiGLU, GeGLU); true unless said."""
-    activation: Text | None = None
-    """Activation function of the FFN; silu unless said."""
-    biases: list[Linear] | None = None
-    """Linears that have a bias: q, k, v, o, gate, up, down, router, projection; or qkv, attention, ffn, all."""
-    norm: Literal["rmsnorm", "layernorm", "none"] | None = None
-    """rmsnorm unless said; none is a normalisation without parameters (OLMo 1)."""
-    norm_bias: bool | None = None
-    """A bias beside the norm's gain; true for layernorm, false for rmsnorm unless said."""
-    norm_placement: Literal["pre", "post", "sandwich", "output"] | None = None
-    """pre (GPT-2, Llama), post the residual sum (BERT), sandwich (Gemma 2: both), output of the sub-layer (OLMo 2)."""
-    attention_norm: bool | None = None
-    """false where the attention has no norm before it (ModernBERT's first layer); true unless said."""
-    parallel: Literal["none", "one-norm", "two-norms"] | None = None
-    """Attention and FFN side by side on one norm (GPT-J, PaLM) or two (GPT-NeoX)."""
-    qk_norm: Literal["none", "head", "per-head", "full"] | None = None
-    """Norm of queries and keys: one gain of head_dim (Qwen3), one per head (Cohere), over all heads (OLMo 2)."""
-    window: Count | None = None
-    """Tokens a sliding-window layer attends to. Every layer has it unless a pattern says which."""
-    sinks: bool | None = None
-    """One learned sink logit per head (gpt-oss)."""
-    global_attention: bool | None = None
-    """A second set of query, key and value projections for global tokens (Longformer)."""
-    mla: Mla | None = None
-    """Multi-head latent attention in place of the plain one."""
-    moe: Moe | None = None
-    """A mixture of experts in place of the dense FFN."""
-
-
-class Kind(Block):
-    """A kind of layer: what differs from the stack's other layers."""
-
-    __pydantic_config__ = STRICT
-    NESTED = {"mla": Mla, "moe": Moe}
-
-    windowed: bool | None = None
-    """Whether the sliding window holds in this kind of layer."""
-
-
-class Stack(Block):
-    """A further stack of layers: an encoder says what differs from the decoder, a vision tower all of itself."""
-
-    __pydantic_config__ = STRICT
-    NESTED = {"mla": Mla, "moe": Moe, "kinds": Kind}
-
-    layers: Layers
-    """Layers of this stack."""
-    pattern: Text | None = None
-    """Kinds of layer in order, one letter each, repeated to the stack's depth."""
-    kinds: dict[Text, Kind] | None = None
-    """The letters' meaning: what each kind overrides."""
+from llmcalc.specs.blocks import Block, Extra, Kind, Stack
+from llmcalc.specs.record import STRICT, Count, CountOrZero, Layers, Published, Record, Strings, Text
 
 
 class Vision(Stack):
     """A vision tower and its projector: patches in, ``hidden`` wide tokens out."""
 
-    hidden: Count
-    """Width of the tower."""
     image: Count
     """Side of the square input, pixels."""
     patch: Count
@@ -174,8 +23,19 @@ class Vision(Stack):
     """Input channels; 3 unless said."""
     tokens: Count | None = None
     """Tokens an image becomes for the decoder, after pooling; one per patch unless said."""
-    projector: Literal["norm-linear"] | None = None
-    """How the tower's output reaches the decoder: norm-linear is RMSNorm and one matrix without bias (Gemma 3)."""
+    frames: Count | None = None
+    """Frames that a patch spans (Qwen2-VL: 2); 1 unless said."""
+    patch_bias: bool | None = None
+    """A bias on the patch convolution; true unless said."""
+    class_token: bool | None = None
+    """A learned token before the patches (CLIP), with a position of its own; false unless said."""
+    position_rows: CountOrZero | None = None
+    """Rows of the learned positions; one per patch unless said, 0 for rotary ones."""
+    embedding_norm: bool | None = None
+    """A norm right after the patches (CLIP); false unless said."""
+    projector: Literal["norm-linear", "linear", "mlp", "none"] | None = None
+    """How the tower's output reaches the decoder: RMSNorm and one matrix without bias (norm-linear, Gemma 3), one matrix with
+    bias, or two with an activation between (mlp, LLaVA); none where outside says it."""
 
     @property
     def patches(self) -> int:
@@ -199,7 +59,7 @@ class ModelSpec(Block):
     """A model spec file. Its name is the file's name without ``.yaml``."""
 
     __pydantic_config__ = STRICT
-    NESTED = {**Stack.NESTED, "encoder": Stack, "vision": Vision, "published": PublishedFigures}
+    NESTED = {**Stack.NESTED, "encoder": Stack, "vision": Vision, "audio": Stack, "published": PublishedFigures}
 
     title: Text | None = None
     """The name as its makers write it."""
@@ -240,6 +100,12 @@ class ModelSpec(Block):
     """The encoder of an encoder-decoder: its layers and what differs from the decoder."""
     vision: Vision | None = None
     """A vision tower in front of the decoder."""
+    audio: Stack | None = None
+    """An audio tower in front of the decoder; it says all of itself."""
+    outside: list[Extra] | None = None
+    """Further tensors outside of the layers."""
+    unknown_cache: Text | None = None
+    """Why nobody can say what the cache takes; asked for it, llmcalc refuses with this."""
 
     positions: Literal["rotary", "learned", "sinusoidal", "alibi", "relative", "disentangled", "none"] = "rotary"
     """learned: a table; relative: T5's buckets; disentangled: DeBERTa's table of relative positions."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from llmcalc.specs.model import STRICT, Count, Record, Strings, Text, Within
+from llmcalc.specs.record import STRICT, Count, Record, Strings, Text, Within
 
 Bits = Annotated[int, Within(1, 64)]
 Tensor = Literal[

@@ -4,14 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from llmcalc.specs.blocks import Block, Moe, Recurrent, Stack
 from llmcalc.specs.gpu import GpuSpec, Tflops
 from llmcalc.specs.merge import BUILT_IN, all_kinds, is_mixture, merged
-from llmcalc.specs.model import Block, ModelSpec, Moe, Stack, Vision
+from llmcalc.specs.model import ModelSpec, Vision
 from llmcalc.specs.quant import QuantSpec
 from llmcalc.specs.read import Path
 
 Finding = tuple[Path, str]
-NEEDED = ("layers", "hidden", "heads", "vocab")
+NEEDED = ("layers", "hidden", "vocab")
+# What a recurrent mixer of each type cannot do without.
+MIXERS = {
+    "mamba": ("state", "rank", "conv"),
+    "mamba2": ("state", "heads", "conv"),
+    "gated-delta": ("heads", "head_dim", "key_dim", "conv"),
+    "kimi-delta": ("heads", "head_dim", "rank", "conv"),
+    "rg-lru": ("heads", "conv"),
+    "rwkv": (),
+    "lightning": ("heads", "head_dim"),
+    "short-conv": ("conv",),
+    "mlstm": ("heads", "key_dim"),
+}
 
 
 def check_model(spec: ModelSpec) -> Iterator[Finding]:
@@ -19,7 +32,7 @@ def check_model(spec: ModelSpec) -> Iterator[Finding]:
     if spec.status == "unpublished":
         if spec.note is None:
             yield ("note",), "missing; an unpublished model says here what is known"
-        if any(getattr(spec, name) is not None for name in (*NEEDED, "ffn", "kv_heads", "head_dim")):
+        if any(getattr(spec, name) is not None for name in (*NEEDED, "heads", "ffn", "kv_heads", "head_dim")):
             yield ("status",), "unpublished, yet the spec gives an architecture; use estimate for hearsay"
         return
     missing = [name for name in NEEDED if getattr(spec, name) is None]
@@ -58,9 +71,12 @@ def check_model(spec: ModelSpec) -> Iterator[Finding]:
             yield (name,), "the model has no head (say head: true)"
     yield from _stack(spec, spec, spec.hidden, spec.layers, ())
     if spec.encoder is not None:
-        yield from _stack(spec.encoder, merged(spec, spec.encoder), spec.hidden, spec.encoder.layers, ("encoder",))
+        hidden = spec.encoder.hidden or spec.hidden
+        yield from _stack(spec.encoder, merged(spec, spec.encoder), hidden, spec.encoder.layers, ("encoder",))
     if spec.vision is not None:
         yield from _vision(spec.vision)
+    if spec.audio is not None:
+        yield from _stack(spec.audio, spec.audio, spec.audio.hidden or spec.hidden, spec.audio.layers, ("audio",))
 
 
 def _vision(vision: Vision) -> Iterator[Finding]:
@@ -68,8 +84,9 @@ def _vision(vision: Vision) -> Iterator[Finding]:
         yield ("vision", "patch"), f"{vision.patch} does not divide the image side {vision.image}"
     elif vision.tokens is not None and vision.tokens > vision.patches:
         yield ("vision", "tokens"), f"{vision.tokens} is more than the {vision.patches} patches"
-    if vision.heads is None:
-        yield ("vision", "heads"), "missing"
+    if vision.hidden is None:
+        yield ("vision", "hidden"), "missing"
+        return
     yield from _stack(vision, vision, vision.hidden, vision.layers, ("vision",))
 
 
@@ -86,7 +103,9 @@ def _stack(stack: ModelSpec | Stack, base: Block, hidden: int, depth: int, at: P
             yield (*at, "kinds", letter), "a kind is one letter or digit"
         elif letter not in letters:
             yield (*at, "kinds", letter), "stands nowhere in the pattern"
-    yield from _block(base, hidden, depth, at)
+    if stack.pattern is None or letters - set(kinds):
+        # Where every layer has a kind of its own, what they have in common need not be a layer.
+        yield from _block(base, hidden, depth, at)
     for letter, kind in kinds.items():
         yield from _block(merged(base, kind), hidden, depth, (*at, "kinds", letter))
     by_letter = all_kinds(stack)
@@ -96,20 +115,13 @@ def _stack(stack: ModelSpec | Stack, base: Block, hidden: int, depth: int, at: P
 
 
 def _block(block: Block, hidden: int, depth: int, at: Path) -> Iterator[Finding]:
-    heads = block.heads
-    if heads is None:
-        return
-    if block.mla is None and block.head_dim is None and hidden % heads:
-        yield (*at, "heads"), f"{heads} heads do not divide hidden {hidden}; say head_dim"
-    if block.kv_heads is not None:
-        if block.mla is not None:
-            yield (*at, "kv_heads"), "has no meaning with mla: all heads share one latent"
-        elif block.kv_heads > heads or heads % block.kv_heads:
-            yield (*at, "kv_heads"), f"{block.kv_heads} KV heads do not divide {heads} heads"
-    if block.mla is not None:
-        for name in ("qk_norm", "global_attention", "sinks"):
-            if getattr(block, name) not in (None, False, "none"):
-                yield (*at, name), "cannot go with mla"
+    attends = block.recurrent is None if block.attention is None else block.attention
+    if block.recurrent is not None:
+        yield from _recurrent(block.recurrent, hidden, (*at, "recurrent"))
+    if attends:
+        yield from _attention(block, hidden, at)
+    if block.shared_blocks is not None and (block.recurrent is None or not attends):
+        yield (*at, "shared_blocks"), "goes with a recurrent mixer beside attention"
     if block.parallel not in (None, "none") and block.norm_placement not in (None, "pre"):
         yield (*at, "parallel"), f"a parallel block has its norms before, not {block.norm_placement}"
     if block.norm_bias and block.norm == "none":
@@ -123,7 +135,42 @@ def _block(block: Block, hidden: int, depth: int, at: Path) -> Iterator[Finding]
     elif "router" in (block.biases or ()):
         yield (*at, "biases"), "router: the block has no moe"
     elif block.ffn is None:
-        yield (*at, "ffn"), "missing; the FFN dim of the layers (or say moe)"
+        yield (*at, "ffn"), "missing; the FFN dim of the layers, 0 for none (or say moe)"
+
+
+def _attention(block: Block, hidden: int, at: Path) -> Iterator[Finding]:
+    heads = block.heads
+    if heads is None:
+        yield (*at, "heads"), "missing; attention needs it"
+        return
+    if block.mla is None and block.head_dim is None and hidden % heads:
+        yield (*at, "heads"), f"{heads} heads do not divide hidden {hidden}; say head_dim"
+    if block.kv_heads is not None:
+        if block.mla is not None:
+            yield (*at, "kv_heads"), "has no meaning with mla: all heads share one latent"
+        elif block.kv_heads > heads or heads % block.kv_heads:
+            yield (*at, "kv_heads"), f"{block.kv_heads} KV heads do not divide {heads} heads"
+    if block.mla is not None:
+        for name in ("qk_norm", "global_attention", "values_are_keys", "reuses_kv"):
+            if getattr(block, name) not in (None, False, "none"):
+                yield (*at, name), "cannot go with mla"
+    if block.chunked and block.window is None:
+        yield (*at, "chunked"), "says how a window moves, but no window is given"
+
+
+def _recurrent(spec: Recurrent, hidden: int, at: Path) -> Iterator[Finding]:
+    for name in MIXERS[spec.type]:
+        if getattr(spec, name) is None:
+            yield (*at, name), f"missing; {spec.type} needs " + ", ".join(MIXERS[spec.type])
+    heads, width = spec.heads or 1, spec.width or hidden
+    if spec.head_dim is None and width % heads:
+        yield (*at, "heads"), f"{heads} heads do not divide the width {width}; say head_dim"
+    elif spec.width is not None and spec.head_dim is not None and heads * spec.head_dim != spec.width:
+        yield (*at, "width"), f"{spec.width} is not heads x head_dim, {heads} x {spec.head_dim}"
+    if spec.key_heads is not None and heads % spec.key_heads:
+        yield (*at, "key_heads"), f"{spec.key_heads} key heads do not divide {heads} heads"
+    if spec.groups is not None and heads % spec.groups:
+        yield (*at, "groups"), f"{spec.groups} groups do not divide {heads} heads"
 
 
 def _moe(moe: Moe, depth: int, at: Path) -> Iterator[Finding]:

@@ -16,11 +16,12 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from llmcalc.errors import SpecError
-from llmcalc.specs import gpu, model, quant
+from llmcalc.specs import blocks, gpu, model, quant
 from llmcalc.specs.gpu import GpuSpec
-from llmcalc.specs.model import ModelSpec, Record
+from llmcalc.specs.model import ModelSpec
 from llmcalc.specs.quant import QuantSpec
 from llmcalc.specs.read import Document, Path
+from llmcalc.specs.record import Record
 from llmcalc.specs.rules import check_gpu, check_model, check_quant
 
 TYPES: dict[str, type[Record]] = {"models": ModelSpec, "gpus": GpuSpec, "quants": QuantSpec}
@@ -38,9 +39,8 @@ def _records(module: ModuleType) -> list[type[Record]]:
 
 
 # pydantic takes a class's fields from dataclass; a subclass's after its base's.
-for _class in (*_records(model), *_records(gpu), *_records(quant)):
-    if _class is not Record:
-        dataclass(kw_only=True, init=False, eq=False, repr=False)(_class)
+for _class in (*_records(blocks), *_records(model), *_records(gpu), *_records(quant)):
+    dataclass(kw_only=True, init=False, eq=False, repr=False)(_class)
 
 
 @cache

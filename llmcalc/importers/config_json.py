@@ -1,0 +1,149 @@
+"""A config.json -> the data of a spec file, exact or refused: an architecture nobody here knows is not guessed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any, NamedTuple
+
+from llmcalc.errors import UnknownArchitecture
+from llmcalc.importers import families
+from llmcalc.importers.classes import version
+from llmcalc.importers.config import Config, Source
+from llmcalc.importers.harmless import is_harmless
+from llmcalc.importers.shape import Spec, extra, fold, trimmed
+
+DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
+
+
+class Imported(NamedTuple):
+    """A spec's data, as its YAML file would say it, and what a user should know of how it came about."""
+
+    spec: Spec
+    notes: tuple[str, ...]
+
+
+class Task(NamedTuple):
+    """What a model class is for: ``name`` as transformers' auto classes call it, ForCausalLM; its own name; and labels."""
+
+    name: str
+    architecture: str
+    labels: int
+
+    @property
+    def has_head(self) -> bool:
+        """Whether it predicts tokens."""
+        return self.name in LANGUAGE
+
+
+LANGUAGE = (
+    "ForSeq2SeqLM", "ForCausalLM", "ForMaskedLM", "ForPreTraining", "ForImageTextToText", "ForMultimodalLM", "ForSpeechSeq2Seq",
+    "ForConditionalGeneration",
+)  # fmt: skip
+
+
+def _labels(c: Config) -> int:
+    """Classes of a classification head: as said, else as many as there are names for."""
+    names = c.get("id2label")
+    return c.count("num_labels", len(names) if isinstance(names, Mapping) and names else 2)
+
+
+def task_of(c: Config) -> Task:
+    """What ``architectures[0]`` is for; where the file names none, what such a model is published as.
+
+    Raises UnknownArchitecture for a class that the type does not have.
+    """
+    classes, said = c.known.classes, c.get("architectures") or []
+    if not isinstance(said, list) or any(not isinstance(name, str) for name in said):
+        raise c.error("architectures", f"found {said!r}, allowed: a list of class names")
+    if said:
+        # A class of several uses is known by the first that predicts tokens, else by the first of all.
+        uses = [use for use, names in classes.items() if said[0] in (names if isinstance(names, list) else [names])]
+        uses.sort(key=lambda use: (LANGUAGE.index(use) if use in LANGUAGE else len(LANGUAGE), use))
+        suffix = next((use for use in (*LANGUAGE, *classes, "Model") if said[0].endswith(use)), None)
+        if said[0].endswith("LMHeadModel"):
+            suffix = "ForCausalLM"
+        if not uses and suffix is None:
+            known = sorted({name for names in classes.values() for name in (names if isinstance(names, list) else [names])})
+            near = get_close_matches(said[0], known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else f"; known for {c.model_type}: {', '.join(known)}"
+            raise UnknownArchitecture(f"{c.source.name}: architectures: {said[0]!r} is no model class that is known here{hint}")
+        return Task(uses[0] if uses else str(suffix), said[0], _labels(c))
+    order = ["ForSeq2SeqLM", "ForSpeechSeq2Seq", "ForCausalLM", "ForImageTextToText", "ForMultimodalLM", "Model"]
+    if "ForMaskedLM" in classes and not c.flag("is_decoder") and not c.flag("is_encoder_decoder"):
+        order = ["Model"]
+    name = next((use for use in order if use in classes), "ForCausalLM")
+    return Task(name, str(classes.get(name, "")), _labels(c))
+
+
+def _family(c: Config) -> families.Family:
+    """What reads this type. Raises UnknownArchitecture with the nearest, and how to go on."""
+    found = families.find(c.model_type)
+    if found is not None:
+        return found
+    near = get_close_matches(c.model_type, families.known(), n=3)
+    hint = f"; nearest: {', '.join(near)}" if near else ""
+    how = "write a spec of it (docs/spec-format.md), or give a checkpoint's files for the bare counts"
+    raise UnknownArchitecture(
+        f"{c.source.name}: model_type: {c.model_type!r} is an architecture that llmcalc does not know{hint}; {how}"
+    )
+
+
+def _folded(spec: Spec) -> Spec:
+    """A spec, or a stack of one, with its layers folded: what all have stands in it, and a pattern says the rest."""
+    spec = {key: _folded(value) if key in ("encoder", "vision", "audio") and value else value for key, value in spec.items()}
+    blocks = spec.pop("blocks", None)
+    if blocks is None:
+        return trimmed(spec)
+    block_level = {key: value for key, value in spec.items() if key in families.BLOCK_FIELDS}
+    folded = fold([{**block_level, **block} for block in blocks])
+    return trimmed({**{key: value for key, value in spec.items() if key not in block_level}, **folded})
+
+
+def _finished(spec: Spec, task: Task) -> Spec:
+    """The spec with its layers folded and its head as the model class has it."""
+    spec = _folded(spec)
+    if not task.has_head and "head" not in spec:
+        spec = {key: value for key, value in spec.items() if key not in ("tied_head", "head_bias")}
+        if spec.get("type") != "encoder":
+            spec["head"] = False
+            if task.name == "ForSequenceClassification":
+                score = extra("score", task.labels, spec["hidden"], rows="sequence", after=True)
+                spec["outside"] = [*spec.get("outside", []), score]
+    return {key: value for key, value in spec.items() if value is not False or key not in ("tied_head", "head_bias")}
+
+
+def from_config(data: Any, source: Source, *, hub: str | None = None) -> Imported:
+    """The spec of a config.json's content.
+
+    Raises SpecError for a value that cannot be, UnknownArchitecture for what is not known here.
+    """
+    if not isinstance(data, Mapping):
+        raise source.error("", "a config is a JSON object")
+    model_type = data.get("model_type")
+    if not isinstance(model_type, str) or not model_type:
+        raise source.error("model_type", "missing; it names the architecture")
+    c = Config(data, families.RENAMED.get(model_type, model_type), source)
+    c.asked |= {"model_type", "architectures"}
+    family = _family(c)
+    task = task_of(c)
+    spec = _finished(family(c, task), task)
+    notes = []
+    unread = [key for key in c.unread() if not is_harmless(key)]
+    if unread:
+        shown = ", ".join(unread[:12]) + (f" and {len(unread) - 12} more" if len(unread) > 12 else "")
+        notes.append(f"not understood in the config, and not counted if it changes the architecture: {shown}")
+    dtype = data.get("dtype", data.get("torch_dtype"))
+    head = {
+        "title": hub or None,
+        "family": model_type,
+        "hub": [hub] if hub else None,
+        "sources": [f"{source.name} (model_type {model_type}{', ' + task.architecture if task.architecture else ''})"],
+    }
+    tail = {"dtype": DTYPES.get(dtype) if isinstance(dtype, str) else None}
+    return Imported(trimmed({**head, **spec, **tail}), tuple(notes))
+
+
+def version_note() -> str:
+    """Which release the defaults come from."""
+    return f"values that the config leaves out are the defaults of transformers {version()}"
