@@ -177,8 +177,14 @@ def stablelm(c: Config, _: Any) -> Spec:
 def starcoder2(c: Config, _: Any) -> Spec:
     """StarCoder 2: grouped queries, a window on every layer, biases."""
     bias, heads = c.flag("use_bias", True), c.count("num_attention_heads")
-    return _classic(c, kv_heads=c.count("num_key_value_heads", heads), ffn=c.count("intermediate_size"),
-                    activation=c.get("hidden_act"), biases=biases(attention=bias, ffn=bias), window=c.maybe("sliding_window"))  # fmt: skip
+    return _classic(
+        c,
+        kv_heads=c.count("num_key_value_heads", heads),
+        ffn=c.count("intermediate_size"),
+        activation=c.get("hidden_act"),
+        biases=biases(attention=bias, ffn=bias),
+        window=c.maybe("sliding_window"),
+    )
 
 
 def nemotron(c: Config, _: Any) -> Spec:

@@ -218,6 +218,7 @@ def deepseek_v4(c: Config, _: Any) -> Spec:
 
 
 FAMILIES = {
-    "deepseek_v2": deepseek_v2, "deepseek_v3": deepseek_v3, "deepseek_v32": indexed, "glm_moe_dsa": shared_index, "glm4_moe_lite": listed,
+    "deepseek_v2": deepseek_v2, "deepseek_v3": deepseek_v3, "deepseek_v32": indexed, "glm_moe_dsa": shared_index,
+    "glm4_moe_lite": listed,
     "minicpm3": minicpm3, "longcat_flash": longcat_flash, "deepseek_v4": deepseek_v4, "youtu": minicpm3,
 }  # fmt: skip

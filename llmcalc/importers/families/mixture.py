@@ -236,18 +236,18 @@ def llama4_text(c: Config, _: Any) -> Spec:
     step = c.count("interleave_moe_layer_step", 1, least=0)
     moe_at = set(c.chosen("moe_layers") if c.says("moe_layers") else range(step - 1, layers, step) if step else ())
     moe = experts(c, c.count("intermediate_size"), count="num_local_experts", shared=1)
+    chunked: Spec = {"window": chunk, "chunked": True if chunk else None}
     blocks = [
-        {"window": chunk if kind == "chunked_attention" else None, "chunked": True if chunk and kind == "chunked_attention" else None,
-         "moe": moe if index in moe_at else None}
+        {**(chunked if kind == "chunked_attention" else {}), "moe": moe if index in moe_at else None}
         for index, kind in enumerate(types)
-    ]  # fmt: skip
+    ]
     bias = biases(attention=c.flag("attention_bias"))
     return decoder(c, ffn=c.count("intermediate_size_mlp"), biases=bias, blocks=blocks)
 
 
 FAMILIES = {
-    "mixtral": mixtral, "phimoe": phimoe, "qwen2_moe": qwen2_moe, "qwen3_moe": qwen3_moe, "qwen3_vl_moe_text": qwen3_moe, "olmoe": olmoe,
-    "flex_olmo": flex_olmo, "granitemoe": granitemoe, "gpt_oss": gpt_oss, "minimax_m2": minimax_m2, "ernie4_5_moe": ernie4_5_moe,
+    "mixtral": mixtral, "phimoe": phimoe, "qwen2_moe": qwen2_moe, "qwen3_moe": qwen3_moe, "qwen3_vl_moe_text": qwen3_moe,
+    "olmoe": olmoe,     "flex_olmo": flex_olmo, "granitemoe": granitemoe, "gpt_oss": gpt_oss, "minimax_m2": minimax_m2, "ernie4_5_moe": ernie4_5_moe,
     "hunyuan_v1_moe": hunyuan_v1_moe, "dbrx": dbrx, "glm4_moe": glm4_moe, "dots1": dots1, "solar_open": solar_open, "afmoe": afmoe,
     "exaone_moe": exaone_moe, "mimo_v2_flash": mimo_v2_flash, "llama4_text": llama4_text,
 }  # fmt: skip
