@@ -1,0 +1,1 @@
+"""Other people's files -> specs: the only place that knows their formats."""
