@@ -51,7 +51,7 @@ class LongArray(NamedTuple):
     """A value too long to keep: the type and number of an array's elements, or ``BYTE`` and the length of a string."""
 
     type: str
-    count: int
+    count: int  # type: ignore[assignment]  # shadows tuple.count, which nobody asks of a pair
 
 
 class _Header:
@@ -191,11 +191,17 @@ def read(path: Path) -> Checkpoint:
         return part
     named = NUMBERED.fullmatch(path.name)
     if not named or int(named["count"]) != count:
-        raise fault(f"found {count}, but the file is not named like a part of {count}, NAME-00001-of-{count:05}.gguf", str(path), SPLIT_COUNT)
+        raise fault(
+            f"found {count}, but the file is not named like a part of {count}, NAME-00001-of-{count:05}.gguf",
+            str(path),
+            SPLIT_COUNT,
+        )
     parts = [part if file == path else _read(file) for file in whole_set(path)]
     for number, each in enumerate(parts):
         if _whole(each, SPLIT_COUNT, 1) != count:
-            raise fault(f"found {_whole(each, SPLIT_COUNT, 1)}, allowed: {count}, as {shown(path.name)} says", each.source, SPLIT_COUNT)
+            raise fault(
+                f"found {_whole(each, SPLIT_COUNT, 1)}, allowed: {count}, as {shown(path.name)} says", each.source, SPLIT_COUNT
+            )
         if _whole(each, SPLIT_NUMBER, -1) != number:
             raise fault(f"found {_whole(each, SPLIT_NUMBER, -1)}, allowed: {number}, by its name", each.source, SPLIT_NUMBER)
     whole = joined(parts[0].source, parts)

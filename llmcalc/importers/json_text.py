@@ -1,6 +1,7 @@
 """Strict JSON from strangers: limited in size, depth and count before it is parsed, with the place of what is wrong.
 
-Looser than the standard (RFC 8259) in one thing: NaN, Infinity and -Infinity are numbers, since Python writes them into ``config.json``.
+Looser than the standard (RFC 8259) in one thing: NaN, Infinity and -Infinity are numbers, since Python writes them
+into ``config.json``.
 """
 
 from __future__ import annotations
@@ -13,25 +14,24 @@ from typing import Any
 from llmcalc.errors import SpecError
 from llmcalc.importers.tensors import shown
 
-MAX_BYTES, MAX_DEPTH, MAX_VALUES, MAX_DIGITS = 16 * 1024 * 1024, 100, 500_000, 40
+MAX_BYTES, MAX_DEPTH, MAX_VALUES, MAX_DIGITS = 16 * 1024 * 1024, 100, 400_000, 40
 
 # Possessive, so that a quote that nothing closes is read once and not once from each quote after it.
 STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 STEP = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 INTEGER = re.compile(rb"(?<![\w.+-])-?[0-9]{%d,}(?![0-9.eE])" % MAX_DIGITS)
-TOKEN = re.compile(r'"(?P<name>(?:[^"\\]++|\\.)*+)"(?P<key>\s*:)?|[\[\]{}]', re.DOTALL)
 
 
-class _Refused(Exception):  # noqa: N818 - no error by itself: its place is not known yet
-    """A value that the parser is not to build; with the key that stands twice, or none for an integer without end."""
+class _Refused(Exception):
+    """Found while parsing, where the place is not known: a key that stands twice (given), or an integer of too many digits."""
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        seen: set[str] = set()
-        raise _Refused(next(key for key, _ in pairs if key in seen or seen.add(key)))
+        last = {key: place for place, (key, _) in enumerate(pairs)}
+        raise _Refused(next(key for place, (key, _) in enumerate(pairs) if last[key] != place))
     return found
 
 
@@ -47,15 +47,19 @@ def _error(message: str, source: str, before: str) -> SpecError:
 
 
 def _twice(key: str, text: str, source: str) -> SpecError:
-    """The error at the key that stands twice in some object."""
-    places: list[int | None] = []
-    for token in TOKEN.finditer(text):
+    """The error at the key that stands twice in some object (spelt alike both times; else its place is not known)."""
+    wanted = rf"{re.escape(json.dumps(key, ensure_ascii=False))}\s*+:"
+    string = r'"(?:[^"\\]++|\\.)*+"'
+    # Strings that are not it are passed over in runs, or a million of them would take a second.
+    tokens = re.compile(rf'(?:(?!{wanted}){string}[^"\[\]{{}}]*+)++|{wanted}|[\[\]{{}}]', re.DOTALL)
+    places: list[int] = []
+    for token in tokens.finditer(text):
         if token[0] in "[{":
-            places.append(None)
+            places.append(-1)
         elif token[0] in "]}":
             places.pop()
-        elif token["key"] and (token["name"] == key or ("\\" in token["name"] and json.loads(f'"{token["name"]}"') == key)):
-            if places[-1] is not None:
+        elif re.fullmatch(wanted, token[0]):
+            if places[-1] >= 0:
                 first = text.count("\n", 0, places[-1]) + 1
                 return _error(f"the key {shown(key)} stands twice, first on line {first}", source, text[: token.start()])
             places[-1] = token.start()

@@ -1,7 +1,7 @@
 """Headers of safetensors files, one or a folder of shards; the data is never read.
 
-A file is 8 bytes of length (little-endian), that much JSON, and the tensors' bytes without gaps. Checked as strictly as the reference
-implementation does (safetensors 0.8, ``Metadata::validate``), which refuses what is refused here.
+A file is 8 bytes of length (little-endian), that much JSON, and the tensors' bytes without gaps. Checked as strictly as by the
+reference implementation (safetensors 0.8, ``Metadata::validate``).
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from difflib import get_close_matches
-from os.path import isfile  # unlike Path.is_file, False for a name that is too long
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +45,7 @@ def header_length(first8: bytes, source: str, file_size: int | None) -> int:
 def parse(header: bytes, source: str) -> tuple[tuple[Tensor, ...], Mapping[str, str]]:
     """The tensors, in the order of their data, and the free metadata of a JSON header. Raises SpecError."""
     if not header.startswith(b"{"):
-        raise fault(f"no safetensors file: the header starts with {bytes(header[:1])!r}, allowed: '{{'", source)
+        raise fault(f"no safetensors file: the header starts with {bytes(header[:1])!r}, allowed: b'{{'", source)
     entries = json_text.loads(header, source, MAX_READ)
     metadata = entries.pop(METADATA, None) or {}
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
@@ -86,7 +85,9 @@ def _tensor(name: str, entry: Any, source: str) -> tuple[int, int, Tensor]:
     if total % 8:
         raise fault(f"shape {_brief(shape)} of {dtype} is {total} bits, not whole bytes", source, name)
     if end - start != total // 8:
-        raise fault(f"data_offsets {offsets} span {end - start} bytes, shape {_brief(shape)} of {dtype} takes {total // 8}", source, name)
+        raise fault(
+            f"data_offsets {offsets} span {end - start} bytes, shape {_brief(shape)} of {dtype} takes {total // 8}", source, name
+        )
     return start, end, Tensor(name, tuple(shape), dtype, total // 8)
 
 
@@ -137,7 +138,9 @@ def read_folder(path: Path) -> Checkpoint:
         files = whole_set(numbered[0])
         others = sorted({file.name for file in (*numbered, *path.glob("*.safetensors"))} - {file.name for file in files})
         if others:
-            raise fault(f"{shown(others[0])} stands beside the set of {shown(files[0].name)} and no index says which is meant", str(path))
+            raise fault(
+                f"{shown(others[0])} stands beside the set of {shown(files[0].name)} and no index says which is meant", str(path)
+            )
     return joined(str(path), [read(file) for file in files])
 
 
@@ -150,11 +153,10 @@ def _indexed(path: Path) -> Checkpoint:
     if not isinstance(weight_map, dict) or not weight_map:
         raise SpecError("missing or empty, allowed: a mapping of tensors to files", source, field="weight_map")
     for tensor, name in weight_map.items():
-        # A shard stands in this folder: no path out of it, no other kind of file.
-        if not isinstance(name, str) or not name.endswith(".safetensors") or {"/", "\\", "\0"} & set(name):
+        if not isinstance(name, str) or not _is_shard(name):
             raise SpecError(f"found {_brief(name)}, allowed: the name of a .safetensors file in the folder", source, field=tensor)
     names = sorted(set(weight_map.values()))
-    missing = [name for name in names if not isfile(path / name)]
+    missing = [name for name in names if not (path / name).is_file()]
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise fault(f"{len(missing)} of {len(names)} shards missing: {', '.join(map(shown, missing[:3]))}{more}", source)
@@ -165,13 +167,20 @@ def _indexed(path: Path) -> Checkpoint:
         for tensor in shard.tensors:
             if weight_map.get(tensor.name) != name:
                 said = weight_map.get(tensor.name)
-                raise fault(f"is in {shown(name)}, the index says {'nothing' if said is None else shown(said)}", source, tensor.name)
+                raise fault(
+                    f"is in {shown(name)}, the index says {'nothing' if said is None else shown(said)}", source, tensor.name
+                )
     absent = weight_map.keys() - {tensor.name for tensor in checkpoint.tensors}
     if absent:
         tensor = min(absent)
         more = f" ({len(absent)} such tensors)" if len(absent) > 1 else ""
         raise fault(f"is not in {shown(weight_map[tensor])}, where the index has it{more}", source, tensor)
     return checkpoint
+
+
+def _is_shard(name: str) -> bool:
+    """Whether this can be the name of a shard in the index's own folder: no path out of it, no other kind of file."""
+    return name.endswith(".safetensors") and not {"/", "\\", "\0"} & set(name) and len(name.encode()) <= 255
 
 
 def _no_strangers(path: Path, names: list[str], source: str) -> None:
