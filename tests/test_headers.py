@@ -1,5 +1,6 @@
 """Headers of safetensors and GGUF files, and strict JSON: what good files say, and that bad ones are refused clearly."""
 
+import contextlib
 import json
 import math
 import random
@@ -645,25 +646,21 @@ def test_the_gguf_package_reads_our_files(tmp_path: Path) -> None:
 
 
 def test_the_safetensors_package_agrees(tmp_path: Path) -> None:
-    """What it refuses we refuse, and what it accepts we accept, but for names that stand twice and what is not checked there."""
+    """Of two thousand broken files it accepts the same, and reads the same in them."""
     package = pytest.importorskip("safetensors")
     rng = random.Random(7)
     reader = fuzz.READERS["safetensors"]
     seeds = reader.seeds()
-    stricter = False
     for number in range(2000):
         data = fuzz.mutant(reader, seeds, rng)
-        try:
+        theirs, ours = None, None
+        with contextlib.suppress(package.SafetensorError):
             said = package.deserialize(data)
             theirs = sorted((name, tuple(t["shape"]), t["dtype"], len(t["data"])) for name, t in said)
-        except package.SafetensorError:
-            theirs = None
-        path = write(tmp_path, {"x": data}) / "x"
-        try:
+        with contextlib.suppress(SpecError):
+            path = write(tmp_path, {"x": data}) / "x"
             ours = sorted((t.name, t.shape, t.dtype, t.bytes) for t in safetensors.read(path).tensors)
-        except SpecError as error:
-            ours, stricter = None, any(words in str(error) for words in ("twice", "starts with"))
-        assert theirs == ours or stricter, f"input {number}"
+        assert ours == theirs, f"input {number}"
 
 
 @pytest.mark.parametrize("name", fuzz.READERS)
