@@ -74,6 +74,7 @@ BAD_JSON = [
     BadJson("key twice that a terminal obeys", '{"\\u001b[1m": 1, "\\u001b[1m": 2}', "1:18", "'\\x1b[1m' stands twice"),
     BadJson("whole number of 41 digits", '{"a":\n ' + "1" * 41 + "}", "2:2", "41 digits, allowed: 40"),
     BadJson("whole number of 5,000 digits", '["' + "1" * 50 + '", -' + "9" * 5000 + "]", "1:56", "5,000 digits"),
+    BadJson("whole number of 41 digits, and a point", "[0.5, 1e5, -" + "1" * 41 + ".]", "1:12", "41 digits, allowed: 40"),
     BadJson("not UTF-8", b'{"a": "\xff"}', "1:8", "not UTF-8"),
     BadJson("UTF-16", '{"a": 1}'.encode("utf-16"), "1:1", "not UTF-8"),
     BadJson("half a surrogate pair", '["\\ud800"]', "1:1", "surrogate"),
@@ -113,6 +114,7 @@ def test_json_refused(row: BadJson) -> None:
         ("[" * 100 + "]" * 100, json.loads("[" * 100 + "]" * 100)),
         ('"' + "[" * 1000 + '"', "[" * 1000),
         ("0.1000000000000000055511151231257827021181583404541015625", 0.1),
+        ("[0." + "0" * 50 + ", 1e-" + "0" * 50 + "1]", [0.0, 0.1]),
         ('[{"a": 1}, {"a": 2}, {"b": {"a": 3}, "a": 4}]', [{"a": 1}, {"a": 2}, {"b": {"a": 3}, "a": 4}]),
     ],
 )
