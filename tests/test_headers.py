@@ -70,6 +70,12 @@ BAD_JSON = [
     BadJson("key twice, inside", '{"a": {"b": 1, "c": {"b": 2}, "b": 3}}', "1:31", "the key 'b' stands twice"),
     BadJson("key twice, in a list", '[{"a": 1}, {"a": 1, "a": 1}]', "1:21", "the key 'a' stands twice"),
     BadJson("key twice, spelt in two ways", '{"a": 1, "\\u0061": 2}', "1:1", "the key 'a' stands twice"),
+    BadJson("key twice, spelt in two ways, and then nonsense", '{"a": 1, "\\u0061": 2}]]}"a":', "1:1", "the key 'a' stands twice"),
+    BadJson("key twice, after a mark of byte order", '\ufeff{"a": 1, "a": 2}', "1:10", "the key 'a' stands twice"),
+    BadJson("deep, after a mark of byte order", "\ufeff" + "[" * 200, "1:101", "more than 100 deep"),
+    BadJson(
+        "key twice, of five million letters", "{" + ",".join(['"' + "k" * 5_000_000 + '": 1'] * 2) + "}", "1:1", "kkk...' stands"
+    ),
     BadJson("key twice, a value like it", '{"k": "\\"k\\":", "k" : 2}', "1:17", "the key 'k' stands twice"),
     BadJson("key twice that a terminal obeys", '{"\\u001b[1m": 1, "\\u001b[1m": 2}', "1:18", "'\\x1b[1m' stands twice"),
     BadJson("whole number of 41 digits", '{"a":\n ' + "1" * 41 + "}", "2:2", "41 digits, allowed: 40"),

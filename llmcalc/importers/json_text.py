@@ -48,23 +48,27 @@ def _error(message: str, source: str, before: str) -> SpecError:
 
 
 def _twice(key: str, text: str, source: str) -> SpecError:
-    """The error at the key that stands twice in some object (spelt alike both times; else its place is not known)."""
+    """The error at the key that stands twice in some object. A key that is long, or spelt in two ways, is named without its place."""
+    unplaced = SpecError(f"the key {shown(key)} stands twice", source)
+    if len(key) > 1000:
+        return unplaced
     wanted = rf"{re.escape(json.dumps(key, ensure_ascii=False))}\s*+:"
     string = r'"(?:[^"\\]++|\\.)*+"'
     # Strings that are not it are passed over in runs, or a million of them would take a second.
     tokens = re.compile(rf'(?:(?!{wanted}){string}[^"\[\]{{}}]*+)++|{wanted}|[\[\]{{}}]', re.DOTALL)
+    # The object may be followed by anything at all.
     places: list[int] = []
     for token in tokens.finditer(text):
         if token[0] in "[{":
             places.append(-1)
         elif token[0] in "]}":
-            places.pop()
-        elif re.fullmatch(wanted, token[0]):
+            places = places[:-1]
+        elif places and re.fullmatch(wanted, token[0]):
             if places[-1] >= 0:
                 first = text.count("\n", 0, places[-1]) + 1
                 return _error(f"the key {shown(key)} stands twice, first on line {first}", source, text[: token.start()])
             places[-1] = token.start()
-    return _error(f"the key {shown(key)} stands twice", source, "")
+    return unplaced
 
 
 def _deepest(bare: bytes) -> int:
@@ -84,7 +88,7 @@ def _check(raw: bytes, source: str) -> None:
     if _deepest(bare) > MAX_DEPTH:
         depths = accumulate(STEP.get(byte, 0) for byte in _blank(raw))
         place = next(place for place, depth in enumerate(depths) if depth > MAX_DEPTH)
-        raise _error(f"nested more than {MAX_DEPTH} deep", source, raw[:place].decode("utf-8", "replace"))
+        raise _error(f"nested more than {MAX_DEPTH} deep", source, raw[:place].decode("utf-8-sig", "replace"))
 
 
 def _blank(raw: bytes) -> bytes:
@@ -95,9 +99,10 @@ def _blank(raw: bytes) -> bytes:
 def _endless(raw: bytes, source: str) -> SpecError:
     """The error at the first whole number of too many digits."""
     found = INTEGER.search(_blank(raw))
-    assert found is not None
+    if found is None:
+        return SpecError(f"a whole number of more than {MAX_DIGITS} digits", source)
     digits = len(found[0].lstrip(b"-"))
-    before = raw[: found.start()].decode("utf-8", "replace")
+    before = raw[: found.start()].decode("utf-8-sig", "replace")
     return _error(f"a whole number of {digits:,} digits, allowed: {MAX_DIGITS}", source, before)
 
 
