@@ -48,7 +48,7 @@ def _error(message: str, source: str, before: str) -> SpecError:
 
 
 def _twice(key: str, text: str, source: str) -> SpecError:
-    """The error at the key that stands twice in some object. A key that is long, or spelt in two ways, is named without its place."""
+    """The error at the key that stands twice in some object; without its place if the key is long or spelt in two ways."""
     unplaced = SpecError(f"the key {shown(key)} stands twice", source)
     if len(key) > 1000:
         return unplaced
