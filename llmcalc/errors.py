@@ -6,6 +6,7 @@
     ├── UnknownName              no model, GPU or quantisation of that name; suggests
     ├── Unpublished              the model exists, its architecture was never published
     ├── SpecError                a spec file that is not valid: file, line, column, field
+    ├── SourceError              a repository that cannot be read: no access, no network, not there
     └── NoAnswer             the question is fine, the model has nothing to answer it with
 
 A negative answer (it does not fit) is not an error: commands return it and exit 1.
@@ -56,6 +57,10 @@ class SpecError(LlmcalcError):
         self.file, self.line, self.column, self.field = file, line, column, field
         where = f"{file}:{line}:{column}: " if line else f"{file}: "
         super().__init__(where + (f"{field}: " if field else "") + message)
+
+
+class SourceError(LlmcalcError):
+    """A repository of models that cannot be read, with what to do about it."""
 
 
 class NoAnswer(LlmcalcError):
