@@ -185,6 +185,11 @@ class Handler(BaseHTTPRequestHandler):
         """No answer while the server stands."""
         self.server.over.wait()
 
+    def babble(self) -> None:
+        """What is no HTTP."""
+        self.wfile.write(b"\0\xff" * 5000)
+        self.close_connection = True
+
     def hang_up(self) -> None:
         """The connection ends without an answer."""
         self.connection.shutdown(socket.SHUT_RDWR)

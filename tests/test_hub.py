@@ -331,6 +331,28 @@ def test_a_cache_that_cannot_be_written_is_done_without(hub: Hub, home: Path) ->
     assert len(hub.asked()) == 12
 
 
+def test_caches_that_are_broken_are_done_without(hub: Hub, home: Path) -> None:
+    """Refs that are not text, files where folders should be."""
+    found = fetch("org/single", tensors=True)
+    for folder in (home / "assets" / "llmcalc" / "org--single", home / "hub" / "models--org--single"):
+        (folder / "refs").mkdir(parents=True, exist_ok=True)
+        (folder / "refs" / "main").write_bytes(b"\xff\0")
+    (home / "hub" / "models--org--single" / "snapshots").write_text("in the way")
+    assert fetch("org/single", tensors=True) == found
+    hub.repos["org/single"] = SINGLE._replace(commit="f" * 40)
+    assert fetch("org/single", tensors=True).revision == "f" * 40
+
+
+def test_a_file_with_a_mistake_is_not_kept(hub: Hub) -> None:
+    """It may have been cut off on the way."""
+    hub.repos["org/sharded"] = with_file("model.safetensors.index.json", text(b'{"weight_map": {'), SHARDED)
+    for _ in range(2):
+        with pytest.raises(SpecError, match="not valid JSON"):
+            fetch(f"org/sharded@{COMMIT}", tensors=True)
+    hub.repos["org/sharded"] = SHARDED
+    assert fetch(f"org/sharded@{COMMIT}", tensors=True).checkpoint is not None
+
+
 # What the hub refuses.
 
 
@@ -400,6 +422,7 @@ FAULTS: list[tuple[str, str, Callable[[Handler], None], str]] = [
     ),
     ("redirect to a file", "config.json", answer(302, Location="file:///etc/passwd"), "gives no answer: "),
     ("redirect to nowhere", "config.json", answer(302), "127.0.0.1 answers 302; try again later"),
+    ("not HTTP", "config.json", Handler.babble, "gives no answer: "),
     ("hangs up", "config.json", Handler.hang_up, "gives no answer: Server disconnected"),
     ("silent", "config.json", Handler.say_nothing, "gives no answer: timed out"),
     (

@@ -69,6 +69,7 @@ def fetch(text: str, *, tensors: bool) -> Remote:
     config = json_text.loads(raw, f"{repository.source}/{CONFIG}")
     if not isinstance(config, dict):
         raise fault("is no JSON object", f"{repository.source}/{CONFIG}")
+    repository.keep(CONFIG, raw)
     checkpoint = _checkpoint(repository) if tensors else None
     if tensors and checkpoint is None:
         why = "offline, and no safetensors headers in the cache" if repository.offline else f"no {SINGLE} and no {INDEX}"
@@ -86,6 +87,7 @@ def _checkpoint(repository: Repository) -> Checkpoint | None:
         return None
     source = f"{repository.source}/{INDEX}"
     owner = safetensors.weight_map(raw, source)
+    repository.keep(INDEX, raw)
     names = sorted(set(owner.values()))
     if len(names) > MAX_SHARDS:
         raise fault(f"{len(names):,} files; allowed: {MAX_SHARDS:,}", source, "weight_map")

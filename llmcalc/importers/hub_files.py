@@ -44,6 +44,14 @@ class Excerpt(NamedTuple):
     size: int | None
 
 
+def _write(path: Path, data: bytes) -> None:
+    """All of it or nothing, whoever else writes there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(uuid4().hex)
+    draft.write_bytes(data)
+    draft.replace(path)
+
+
 class Repository:
     """A repository at a revision. ``commit`` is known from the first answer on, and what is asked for then is of this commit."""
 
@@ -52,8 +60,10 @@ class Repository:
             self.client: Any = import_module("huggingface_hub")
             self.constants: Any = import_module("huggingface_hub.constants")
             self.failures: Any = (import_module("huggingface_hub.errors").HTTPError, OSError, ValueError, KeyError, ImportError)
+            if self.client.__version__.startswith("0."):  # another transport, without streams
+                raise ImportError
         except ImportError:
-            need = "reading from the Hugging Face hub needs its client"
+            need = "reading from the Hugging Face hub needs its client, huggingface_hub 1.0 or later"
             raise SourceError(f"{repo_id}: {need}: pip install 'llmcalc-sizing[hub]'") from None
         except (ValueError, KeyError) as error:  # it reads HF_ENDPOINT and its like when it is imported
             raise SourceError(f"{repo_id}: huggingface_hub does not load: {printable(str(error))}") from None
@@ -69,9 +79,9 @@ class Repository:
     def go_offline(self) -> bool:
         """Ask the network nothing from here on; whether the caches know which commit the revision is."""
         self.offline = True
-        seen = self.client.try_to_load_from_cache(self.id, CONFIG, revision=self.revision)
-        if isinstance(seen, str):
-            self.commit = Path(seen).parent.name
+        seen = self._downloaded(CONFIG, self.revision)
+        if seen is not None:
+            self.commit = seen.parent.name
         elif self.commit is None:
             with suppress(OSError, ValueError):
                 found = COMMIT.fullmatch(self._ref().read_text(encoding="ascii"))
@@ -93,7 +103,6 @@ class Repository:
             return None
         if len(found.data) > limit:
             raise fault(f"larger than {limit >> 20} MiB", f"{self.source}/{name}")
-        self._keep(name, found.data)
         return found.data
 
     def header(self, name: str) -> Excerpt | None:
@@ -119,7 +128,7 @@ class Repository:
         if len(data) < length:
             raise fault(f"ends after {8 + len(data):,} bytes, within its header of {length:,}", source)
         if start.size is not None and self._local(name) is None:
-            self._keep(f"{name}.header", start.size.to_bytes(8, "little") + data)
+            self.keep(f"{name}.header", start.size.to_bytes(8, "little") + data)
         return Excerpt(data, start.size)
 
     # Caches: the client's, and ours beside it.
@@ -130,29 +139,33 @@ class Repository:
 
     def _kept(self, name: str) -> Path | None:
         """A file that we keep."""
-        path = self.folder / self.commit / name if self.commit else None
-        return path if path and path.is_file() else None
+        if self.commit is None:
+            return None
+        path = self.folder / self.commit / name
+        with suppress(OSError):  # a folder that may not be looked into
+            return path if path.is_file() else None
+        return None
+
+    def _downloaded(self, name: str, revision: str) -> Path | None:
+        """A file that the client keeps."""
+        with suppress(OSError, ValueError):
+            path = self.client.try_to_load_from_cache(self.id, name, revision=revision)
+            return Path(path) if isinstance(path, str) else None
+        return None
 
     def _local(self, name: str) -> Path | None:
         """A file of the repository that is on this machine."""
-        if self.commit is None:
-            return None
-        seen = self.client.try_to_load_from_cache(self.id, name, revision=self.commit)
-        return Path(seen) if isinstance(seen, str) else self._kept(name)
+        return (self._downloaded(name, self.commit) or self._kept(name)) if self.commit else None
 
-    def _keep(self, name: str, data: bytes) -> None:
-        """Keep something of this commit; where the disk is full or may not be written, do without."""
+    def keep(self, name: str, data: bytes) -> None:
+        """Keep a file of this commit, one that proved good; where the disk is full or may not be written, do without."""
         if self.offline or self.commit is None:
             return
-        places = {self.folder / self.commit / name: data}
-        if self.commit != self.revision:
-            places[self._ref()] = self.commit.encode()
         with suppress(OSError):
-            for path, content in places.items():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                draft = path.with_name(uuid4().hex)
-                draft.write_bytes(content)
-                draft.replace(path)
+            if self._local(name) is None:
+                _write(self.folder / self.commit / name, data)
+            if name == CONFIG and self.commit != self.revision:
+                _write(self._ref(), self.commit.encode())
 
     # Excerpts: from the disk, else from the hub.
 
@@ -182,7 +195,7 @@ class Repository:
             raise Unreachable(f"{self.source}: {self.constants.ENDPOINT} gives no answer: {reason}") from None
 
     def _headers(self) -> dict[str, str]:
-        """The client's own builder would ask the hub first which programs to tell it about."""
+        """Who asks. Not from the client's own builder, which first downloads a list of the programs that may be running it."""
         token = None if self.constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else self.client.get_token()
         if token and not TOKEN.fullmatch(token):  # said here, since the errors of others would quote it
             raise SourceError(
@@ -197,7 +210,7 @@ class Repository:
         self.commit = self.commit or next(filter(COMMIT.fullmatch, commits), None)
         source, status = f"{self.source}/{name}", answer.status_code
         if status == 404 and answer.headers.get("x-error-code", "EntryNotFound") == "EntryNotFound":
-            self._keep(f"{name}.none", b"")
+            self.keep(f"{name}.none", b"")
             return None
         if status == 416:  # nothing stands there
             return Excerpt(b"", None)
