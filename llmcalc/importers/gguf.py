@@ -99,26 +99,28 @@ class _Header:
         if self.kept > MAX_KEPT:
             raise fault(f"more than {MAX_KEPT:,} values in the metadata", self.source, what)
 
+    def words(self, length: int, what: str) -> bytes:
+        """Bytes that are kept as text."""
+        self.text += length
+        if self.text > MAX_TEXT:
+            raise fault(f"more than {MAX_TEXT:,} bytes of names and text", self.source, what)
+        return self.take(length, what)
+
     def string(self, what: str) -> str | LongArray:
         """A string; bytes that are not UTF-8 are replaced, since single tokens are not."""
         length = self.number("Q", what)
         if length > LONG_STRING:
             self.skip(length, what)
             return LongArray("BYTE", length)
-        self.text += length
-        if self.text > MAX_TEXT:
-            raise fault(f"more than {MAX_TEXT:,} bytes of text in the metadata", self.source, what)
-        return self.take(length, what).decode("utf-8", "replace")
+        return self.words(length, what).decode("utf-8", "replace")
 
     def name(self, what: str) -> str:
         """A key or the name of a tensor."""
         length = self.number("Q", what)
-        self.claim(length, what)
-        self.text += length
-        if length > MAX_NAME or self.text > MAX_TEXT:
+        if length > MAX_NAME:
             raise fault(f"a name of {length:,} bytes, allowed: {MAX_NAME:,}", self.source, what)
         try:
-            return self.take(length, what).decode()
+            return self.words(length, what).decode()
         except UnicodeDecodeError:
             raise fault("the name is not UTF-8 text", self.source, what) from None
 
@@ -172,6 +174,8 @@ class _Header:
         while count:
             self.claim(8, key)
             block = self.stream.read(min(1024 * 1024, self.size - self.at))
+            if len(block) < 8:
+                raise fault("the file shrinks while it is read", self.source, key)
             step, last = 0, len(block) - 8
             while count and step <= last:
                 step += 8 + unpack(block, step)[0]
