@@ -166,8 +166,8 @@ class Handler(BaseHTTPRequestHandler):
         with suppress(OSError):
             for first in range(0, body.size, 2**16):
                 piece = body.read(first, 2**16)
+                self.server.sent += len(piece)  # before it can arrive
                 self.wfile.write(piece)
-                self.server.sent += len(piece)
         if length is not None:
             self.close_connection = True
 

@@ -179,7 +179,6 @@ class Repository:
         if self.offline or self._kept(f"{name}.none"):
             return None
         asked = {"Range": f"bytes={first}-{first + count - 1}"} if ranged else {}
-        url = ""
         try:
             url = self.client.hf_hub_url(self.id, name, revision=self.commit or self.revision)
             with self.client.get_session().stream(
