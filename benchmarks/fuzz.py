@@ -42,7 +42,8 @@ from llmcalc.importers.tensors import Checkpoint
 from llmcalc.specs import read, validate
 
 MEMORY, SECONDS = 1 << 30, 5
-LONGEST_MESSAGE = 3000
+LONGEST_MESSAGE = 1500
+LARGEST = 500_000  # what is mutated no further
 NUMBERS = (0, 1, 2, 3, 7, 8, 9, 31, 32, 64, 127, 128, 255, 256, 4096, 4097, 65_535, 65_536, 2**24, 2**31 - 1, 2**31, 2**32 - 1,
            2**32, 2**40, 2**53, 2**60, 2**62, 2**63 - 1, 2**63, 2**64 - 8, 2**64 - 1)  # fmt: skip
 
@@ -191,6 +192,8 @@ def mutant(reader: Reader, seeds: Sequence[bytes], rng: random.Random) -> bytes:
     """A valid file, changed once or a few times."""
     data = rng.choice(seeds)
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
+        if len(data) > LARGEST:
+            break
         data = rng.choice(reader.mutations)(data, rng, seeds)
     return data
 

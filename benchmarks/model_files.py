@@ -118,7 +118,7 @@ def safetensors_seeds() -> list[bytes]:
     """safetensors files."""
     return [
         safetensors_file({"__metadata__": {"format": "pt"}, **HEADER}), safetensors_file(HEADER), safetensors_file({}),
-        safetensors_file(json.dumps(HEADER, indent=1).encode(), 112),
+        safetensors_file(json.dumps(HEADER, indent=1).encode(), 96),
     ]  # fmt: skip
 
 

@@ -54,6 +54,7 @@ class SpecError(LlmcalcError):
 
     def __init__(self, message: str, file: str, line: int = 1, column: int = 1, field: str = "") -> None:
         field = printable(field if len(field) <= 100 else f"{field[:100]}...")
+        message = message if len(message) <= 1000 else f"{message[:1000]}..."
         self.file, self.line, self.column, self.field = file, line, column, field
         where = f"{file}:{line}:{column}: " if line else f"{file}: "
         super().__init__(where + (f"{field}: " if field else "") + message)

@@ -20,7 +20,8 @@ MAX_BYTES, MAX_DEPTH, MAX_VALUES, MAX_DIGITS = 16 * 1024 * 1024, 100, 400_000, 4
 STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 STEP = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
-INTEGER = re.compile(rb"(?<![\w.+-])-?[0-9]{%d,}(?![0-9.eE])" % MAX_DIGITS)
+# As the parser sees one: what is no fraction or exponent ends it, "1.x" too.
+INTEGER = re.compile(rb"(?<![0-9.eE+-])-?[0-9]{%d,}+(?!\.[0-9]|[eE][-+]?[0-9])" % (MAX_DIGITS + 1))
 
 
 class _Refused(Exception):

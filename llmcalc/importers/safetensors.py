@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +70,8 @@ def _tensor(name: str, entry: Any, source: str) -> tuple[int, int, Tensor]:
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     bits = BITS.get(dtype) if isinstance(dtype, str) else None
     if bits is None:
+        from difflib import get_close_matches
+
         close = get_close_matches(str(dtype)[:20].upper(), BITS, n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
         raise fault(f"dtype: found {_brief(dtype)}, allowed: {', '.join(BITS)}{hint}", source, name)

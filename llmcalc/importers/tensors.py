@@ -51,7 +51,7 @@ class Checkpoint(NamedTuple):
 
 def shown(text: str) -> str:
     """A stranger's text for a message: quoted, in one line, not without end."""
-    return repr(printable(text if len(text) <= 100 else f"{text[:100]}..."))
+    return f"'{printable(text if len(text) <= 100 else f'{text[:100]}...')}'"
 
 
 def fault(message: str, file: str, field: str = "") -> SpecError:
