@@ -8,6 +8,7 @@
     ├── UnknownArchitecture      a config or checkpoint of a kind that is not known here
     ├── SourceError              a model's files or repository cannot be read
     ├── SpecError                a spec file that is not valid: file, line, column, field
+    ├── SourceError              a repository that cannot be read: no access, no network, not there
     └── NoAnswer             the question is fine, the model has nothing to answer it with
 
 A negative answer (it does not fit) is not an error: commands return it and exit 1.
@@ -67,6 +68,10 @@ class SpecError(LlmcalcError):
         self.file, self.line, self.column, self.field = file, line, column, field
         where = f"{file}:{line}:{column}: " if line else f"{file}: "
         super().__init__(where + (f"{field}: " if field else "") + message)
+
+
+class SourceError(LlmcalcError):
+    """A repository of models that cannot be read, with what to do about it."""
 
 
 class NoAnswer(LlmcalcError):

@@ -104,21 +104,26 @@ def _brief(value: Any) -> str:
     return words.get(text, shown(value) if isinstance(value, str) else text if len(text) <= 100 else f"{text[:100]}...")
 
 
+def checkpoint(header: bytes, size: int | None, source: str) -> Checkpoint:
+    """One file by its JSON header and its size, if known. Raises SpecError, also for data that is truncated or goes on."""
+    tensors, metadata = parse(header, source)
+    data = sum(tensor.bytes for tensor in tensors)
+    found = data if size is None else size - 8 - len(header)
+    if found < data:
+        raise fault(f"truncated: {data - found:,} bytes of {data:,} bytes of tensors are missing", source)
+    if found > data:
+        raise fault(f"{found - data:,} bytes after the last tensor, allowed: none", source)
+    return Checkpoint(source, tensors, metadata, 8 + len(header) + data, (source,))
+
+
 def read(path: Path) -> Checkpoint:
-    """One file. Raises SpecError, also for data that is truncated or goes on after the last tensor."""
+    """One file. Raises SpecError."""
     source = str(path)
     with opened(path) as (stream, size):
         length = header_length(stream.read(8), source, size)
         if length > MAX_READ:
             raise fault(f"a header of {length:,} bytes; llmcalc reads up to {MAX_READ:,}", source)
-        tensors, metadata = parse(stream.read(length), source)
-    data = sum(tensor.bytes for tensor in tensors)
-    found = size - 8 - length
-    if found < data:
-        raise fault(f"truncated: {data - found:,} bytes of {data:,} bytes of tensors are missing", source)
-    if found > data:
-        raise fault(f"{found - data:,} bytes after the last tensor, allowed: none", source)
-    return Checkpoint(source, tensors, metadata, size, (source,))
+        return checkpoint(stream.read(length), size, source)
 
 
 def read_folder(path: Path) -> Checkpoint:
@@ -149,34 +154,44 @@ def _indexed(path: Path) -> Checkpoint:
     """The shards that an index names, which must hold exactly the tensors that it says."""
     source = str(path / INDEX)
     with opened(path / INDEX) as (stream, _):
-        index = json_text.loads(stream.read(MAX_READ + 1), source, MAX_READ)
-    weight_map = index.get("weight_map") if isinstance(index, dict) else None
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise SpecError("missing or empty, allowed: a mapping of tensors to files", source, field="weight_map")
-    for tensor, name in weight_map.items():
-        if not isinstance(name, str) or not _is_shard(name):
-            raise SpecError(f"found {_brief(name)}, allowed: the name of a .safetensors file in the folder", source, field=tensor)
-    names = sorted(set(weight_map.values()))
+        owner = weight_map(stream.read(MAX_READ + 1), source)
+    names = sorted(set(owner.values()))
     missing = [name for name in names if not (path / name).is_file()]
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise fault(f"{len(missing)} of {len(names)} shards missing: {', '.join(map(shown, missing[:3]))}{more}", source)
     _no_strangers(path, names, source)
     shards = [read(path / name) for name in names]
-    checkpoint = joined(str(path), shards)
-    for shard, name in zip(shards, names, strict=True):
+    whole = joined(str(path), shards)
+    agree(owner, dict(zip(names, shards, strict=True)), source)
+    return whole
+
+
+def weight_map(raw: bytes, source: str) -> dict[str, str]:
+    """The file of each tensor, as an index says. Raises SpecError."""
+    index = json_text.loads(raw, source, MAX_READ)
+    owner = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(owner, dict) or not owner:
+        raise SpecError("missing or empty, allowed: a mapping of tensors to files", source, field="weight_map")
+    for tensor, name in owner.items():
+        if not isinstance(name, str) or not _is_shard(name):
+            raise SpecError(f"found {_brief(name)}, allowed: the name of a .safetensors file in the folder", source, field=tensor)
+    return owner
+
+
+def agree(owner: Mapping[str, str], shards: Mapping[str, Checkpoint], source: str) -> None:
+    """Raises SpecError unless each shard, by its name, holds exactly the tensors that the index maps to it."""
+    for name, shard in shards.items():
         for tensor in shard.tensors:
-            if weight_map.get(tensor.name) != name:
-                said = weight_map.get(tensor.name)
-                raise fault(
-                    f"is in {shown(name)}, the index says {'nothing' if said is None else shown(said)}", source, tensor.name
-                )
-    absent = weight_map.keys() - {tensor.name for tensor in checkpoint.tensors}
+            if owner.get(tensor.name) != name:
+                said = owner.get(tensor.name)
+                says = "nothing" if said is None else shown(said)
+                raise fault(f"is in {shown(name)}, the index says {says}", source, tensor.name)
+    absent = owner.keys() - {tensor.name for shard in shards.values() for tensor in shard.tensors}
     if absent:
-        tensor = min(absent)
+        first = min(absent)
         more = f" ({len(absent)} such tensors)" if len(absent) > 1 else ""
-        raise fault(f"is not in {shown(weight_map[tensor])}, where the index has it{more}", source, tensor)
-    return checkpoint
+        raise fault(f"is not in {shown(owner[first])}, where the index has it{more}", source, first)
 
 
 def _is_shard(name: str) -> bool:
