@@ -1,101 +1,279 @@
-"""llmcalc chinchilla: parameters, tokens and compute that belong together."""
+"""llmcalc chinchilla: parameters, tokens, compute and loss that belong together, and runs beside their optimum."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
 from llmcalc.cli import options as o
+
+if TYPE_CHECKING:
+    from llmcalc.engines.laws import Law
+    from llmcalc.engines.scaling import Optimum
+    from llmcalc.report.document import Table
 
 
 def _option(name: str, metavar: str, text: str) -> Any:
     return typer.Option(name, metavar=metavar, help=text, show_default=False)
 
 
+Models = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[MODEL]...", help="Runs to compare: models, on --tokens or as many as published.", show_default=False),
+]
 Params = Annotated[str | None, _option("--params", "N", "Parameters: 70B.")]
 Flops = Annotated[str | None, _option("--flops", "C", "Training compute in FLOP: 5.76e23.")]
 Tokens = Annotated[str | None, _option("--tokens", "D", "Training tokens: 1.4T.")]
+Loss = Annotated[float | None, _option("--loss", "L", "Loss to reach, in nats per token.")]
+Runs = Annotated[list[str] | None, _option("--run", "N:D", "A run to compare, parameters and tokens: 8B:15T; several times.")]
 GpuName = Annotated[str | None, _option("--gpu", "NAME", "A budget of GPU time: on which GPU,")]
 GpuCount = Annotated[int | None, typer.Option("--gpus", min=1, max=10**7, metavar="N", help="how many,", show_default=False)]
 Days = Annotated[float | None, typer.Option("--days", min=0.0, metavar="DAYS", help="how long,", show_default=False)]
 Mfu = Annotated[float, typer.Option(min=0.001, max=1.0, metavar="SHARE", help="and the share of the dense 16-bit peak it reaches.")]
 LawName = Annotated[list[str] | None, _option("--law", "NAME", "Only this law; may be given several times.")]
+Unique = Annotated[str | None, _option("--unique-tokens", "U", "Tokens there are, repeated as needed (law muennighoff).")]
+Epochs = Annotated[float | None, _option("--epochs", "E", "With --unique-tokens: --tokens is E times as many.")]
+Inference = Annotated[str | None, _option("--inference-tokens", "D", "Tokens to be served after training (law sardana).")]
+
+
+class Run(NamedTuple):
+    """A run to be judged: its name (None for the only one asked about), parameters as each law counts them, tokens."""
+
+    name: str | None
+    params: dict[str, Any]
+    tokens: Any
 
 
 def chinchilla(
+    models: Models = None,
     params: Params = None,
     flops: Flops = None,
     tokens: Tokens = None,
+    loss: Loss = None,
+    run: Runs = None,
     gpu: GpuName = None,
     gpus: GpuCount = None,
     days: Days = None,
     mfu: Mfu = 0.4,
     law: LawName = None,
+    unique_tokens: Unique = None,
+    epochs: Epochs = None,
+    inference_tokens: Inference = None,
     explain: o.Explain = False,
     form: o.Format = "table",
     json: o.Json = False,
 ) -> int:
-    """Compute-optimal training: from parameters, tokens, FLOPs or a GPU budget to the others and the predicted loss."""
+    """Compute-optimal training: from parameters, tokens, FLOPs, loss or a GPU budget to the others, under every law."""
     from llmcalc.engines import scaling as engine
-    from llmcalc.errors import UnknownName, UsageError
-    from llmcalc.report.document import Document, Table
+    from llmcalc.errors import NoAnswer, UsageError
+    from llmcalc.quantity import Real
+    from llmcalc.report.document import Document
     from llmcalc.report.render import render
-    from llmcalc.units import show_count
 
     form = o.form_of(form, json)
-    for name in law or ():
-        if name not in engine.LAWS:
-            from difflib import get_close_matches
-
-            raise UnknownName("law", name, get_close_matches(name, engine.LAWS, n=2), "known: " + ", ".join(engine.LAWS))
-    laws = [engine.LAWS[name] for name in dict.fromkeys(law or engine.LAWS)]
-    budget = [("--gpu", gpu), ("--gpus", gpus), ("--days", days)]
-    asked = (("--params", params), ("--flops", flops), ("--tokens", tokens), ("--gpu", gpu))
-    given = [name for name, value in asked if value is not None]
-    if any(value is not None for _, value in budget) and not all(value is not None for _, value in budget):
-        missing = ", ".join(name for name, value in budget if value is None)
-        raise UsageError(f"a GPU budget is --gpu, --gpus and --days together; missing: {missing}")
-    if not given or (len(given) > 1 and given != ["--params", "--tokens"]):
-        raise UsageError(
-            "give one of --params, --flops, --tokens, or a GPU budget (--gpu --gpus --days), or --params and --tokens of a run"
-        )
+    laws = _laws(law)
+    unique, demand = _given(unique_tokens, "--unique-tokens", "U"), _given(inference_tokens, "--inference-tokens", "D_inf")
+    if epochs is not None:
+        if unique is None or tokens is not None or not 0 < epochs < 1e9:
+            raise UsageError("--epochs is above 0, goes with --unique-tokens and stands in for --tokens")
+        tokens = repr(float(unique) * epochs)
     n, d, c = _given(params, "--params", "N"), _given(tokens, "--tokens", "D"), _given(flops, "--flops", "C")
+    if loss is not None and not 0 < loss < 100:
+        raise UsageError("--loss is in nats per token, above 0")
     notes = []
+    runs = _runs(models, run, n, d)
+    asked = {"--params": n, "--flops": c, "--tokens": d, "--loss": loss, "--gpu": gpu}
+    budget = {"--gpu": gpu, "--gpus": gpus, "--days": days}
+    if any(value is not None for value in budget.values()) and None in budget.values():
+        missing = ", ".join(name for name, value in budget.items() if value is None)
+        raise UsageError(f"a GPU budget is --gpu, --gpus and --days together; missing: {missing}")
+    given = [name for name, value in asked.items() if value is not None]
+    if set(given) - ({"--params", "--tokens"} if not models and not run else {"--tokens"}) if runs else len(given) != 1:
+        raise UsageError(
+            "give one of --params, --flops, --tokens, --loss, or a GPU budget (--gpu --gpus --days), or --params and --tokens of a"
+            " run, or runs to compare: models or --run N:D"
+        )
     if gpu is not None and gpus is not None and days is not None:
         c, rate = _budget(gpu, gpus, days, mfu)
         notes.append(f"{gpus} x {gpu} for {days:g} days at {100 * mfu:g}% of {rate:g} dense 16-bit TFLOP/s: {c:.4g} FLOP")
-    if n is not None and d is not None:
-        optima = [engine.of_run(each, n, d) for each in laws]
-        notes.append("params and tokens as given: the loss that each law predicts for this run, optimal or not")
-    elif n is not None:
-        optima = [engine.from_params(each, n) for each in laws]
-    elif d is not None:
-        optima = [engine.from_tokens(each, d) for each in laws]
-    else:
-        optima = [engine.from_flops(each, c) for each in laws]
-    results = [
-        {
-            "law": x.law.name, "params": _number(x.params), "tokens": _number(x.tokens), "flops": _number(x.flops),
-            "loss": float(x.loss), "tokens_per_param": x.tokens_per_param, "source": x.law.source, "loss_source": x.law.loss.source,
-        }
-        for x in optima
-    ]  # fmt: skip
-    rows = [
-        (x.law.name, show_count(x.params), show_count(x.tokens), f"{float(x.flops):.2e}", f"{float(x.loss):.4f}",
-         f"{x.tokens_per_param:.3g}")
-        for x in optima
-    ]  # fmt: skip
-    notes.append("C = 6 N D; every figure is an estimate from a fit; loss in nats per token on that fit's own data")
-    columns = ("law", ">params", ">tokens", ">FLOP", ">loss", ">tokens/param")
-    figures = [(x.law.name, figure) for x in optima for figure in engine.explain(x)] if explain else []
+    target = None if loss is None else Real(loss, "loss")
+    found: list[tuple[Run | None, Optimum]] = []
+    silent = []
+    each: Run | None
+    for each in (*runs,) or (None,):
+        for one in laws:
+            question = {"params": n, "tokens": d, "flops": c, "loss": target}
+            if each is not None:
+                question = {"params": each.params[one.counts], "tokens": each.tokens}
+            try:
+                found.append((each, _answer(one, {k: v for k, v in question.items() if v is not None}, unique, demand)))
+            except NoAnswer:
+                if law:
+                    raise
+                silent.append(one.name)
+    results = [_result(engine.distance(x) if each is not None and not x.extra else None, each, x) for each, x in found]
+    _compare(results)
+    notes += [f"{one.name}: {one.note}" for one in laws] if law else []
+    notes += _notes(runs, silent, list(dict.fromkeys(x.law for _, x in found)), unique, demand)
+    figures = []
+    if explain:
+        for each, x in found:
+            name = x.law.name if each is None or each.name is None else f"{each.name}, {x.law.name}"
+            figures += [(name, figure) for figure in engine.explain(x)]
     inputs = {
-        "params": _number(n), "flops": _number(c), "tokens": _number(d), "gpu": gpu, "gpus": gpus, "days": days, "mfu": mfu,
-        "law": [x.name for x in laws],
+        "models": models or [], "run": run or [], "params": _number(n), "flops": _number(c), "tokens": _number(d), "loss": loss,
+        "gpu": gpu, "gpus": gpus, "days": days, "mfu": mfu, "law": [x.name for x in laws], "unique_tokens": _number(unique),
+        "inference_tokens": _number(demand),
     }  # fmt: skip
-    table = Table("Compute-optimal training", columns, rows)
-    render(Document("chinchilla", inputs, results, [table], notes, figures), form, explain=explain)
+    render(Document("chinchilla", inputs, results, _tables(results), notes, figures), form, explain=explain)
     return 0
+
+
+def _laws(names: list[str] | None) -> list[Law]:
+    """The laws asked for, or all. Raises UnknownName."""
+    from llmcalc.engines.laws import LAWS
+    from llmcalc.errors import UnknownName
+
+    for name in names or ():
+        if name not in LAWS:
+            from difflib import get_close_matches
+
+            raise UnknownName("law", name, get_close_matches(name, LAWS, n=2), "known: " + ", ".join(LAWS))
+    return [LAWS[name] for name in dict.fromkeys(names or LAWS)]
+
+
+def _runs(models: list[str] | None, pairs: list[str] | None, n: Any, d: Any) -> list[Run]:
+    """The runs asked about. Raises NoAnswer for a model whose tokens nobody published, UsageError, UnitError."""
+    from llmcalc import resolve
+    from llmcalc.engines import params as counting
+    from llmcalc.errors import NoAnswer, UsageError
+    from llmcalc.quantity import Real
+
+    if not models and not pairs:
+        return [Run(None, {"total": n, "non-embedding": n}, d)] if n is not None and d is not None else []
+    runs = []
+    for m in resolve.models(models or []):
+        published = m.spec.published.tokens if m.spec.published else None
+        if d is None and published is None:
+            raise NoAnswer(f"{m.name}: the number of training tokens was not published (or is not in its spec); give --tokens")
+        counts = counting.count(m.blueprint)
+        by_count = {"total": Real(float(counts.active), "N"), "non-embedding": Real(float(counts.non_embedding), "N")}
+        runs.append(Run(m.name, by_count, d if d is not None else Real(float(published or 0), "D")))
+    for pair in pairs or []:
+        left, _, right = pair.partition(":")
+        if not right:
+            raise UsageError(f"--run: {pair!r} is not parameters and tokens with a colon between, as 8B:15T")
+        size = _given(left, "--run", "N")
+        runs.append(Run(pair, {"total": size, "non-embedding": size}, _given(right, "--run", "D")))
+    return runs
+
+
+def _answer(law: Law, question: dict[str, Any], unique: Any, demand: Any) -> Optimum:
+    """What one law says. Raises NoAnswer."""
+    from llmcalc.engines import conditions
+    from llmcalc.engines import scaling as engine
+
+    if unique is not None and law.condition == "repeated":
+        return conditions.repeated(law, float(unique), **question)
+    if "params" in question and "tokens" in question:
+        run = engine.of_run(law, question["params"], question["tokens"])
+        return conditions.serving(run, float(demand)) if demand is not None and law.condition == "served" else run
+    (name, value), = question.items()  # fmt: skip
+    solvers = {"params": engine.from_params, "tokens": engine.from_tokens, "flops": engine.from_flops, "loss": engine.from_loss}
+    best = solvers[name](law, value)
+    return conditions.served(best, float(demand)) if demand is not None and law.condition == "served" else best
+
+
+def _result(far: Any, run: Run | None, x: Optimum) -> dict[str, Any]:
+    """One law's answer as JSON has it; for a run also the optimum of its compute."""
+    result = {
+        "law": x.law.name, "params": _number(x.params), "tokens": _number(x.tokens), "flops": _number(x.flops),
+        "loss": None if x.loss is None else float(x.loss), "tokens_per_param": x.tokens_per_param,
+        "source": x.law.source, "loss_source": x.law.loss_source, "note": x.law.note, "constants": x.law.constants,
+        **{key: _number(value) for key, value in x.extra.items()},
+    }  # fmt: skip
+    if run is None:
+        return result
+    result["run"] = run.name
+    result["optimal_params"] = far and float(far.best.params)
+    result["optimal_tokens"] = far and float(far.best.tokens)
+    result["optimal_loss"] = float(far.best.loss) if far and x.law.is_least else None
+    result["params_ratio"], result["tokens_ratio"] = far and far.params_ratio, far and far.tokens_ratio
+    result["excess_loss"], result["matching_flops"] = far and far.excess_loss, far and far.matching_flops
+    return result
+
+
+def _compare(results: list[dict[str, Any]]) -> None:
+    """Beside each run's loss, how far it is from the first run's under the same law."""
+    first: dict[str, float | None] = {}
+    for result in results:
+        if "run" in result:
+            base = first.setdefault(result["law"], result["loss"])
+            result["loss_difference"] = None if base is None or result["loss"] is None else result["loss"] - base
+
+
+def _tables(results: list[dict[str, Any]]) -> list[Table]:
+    from llmcalc.report.document import Table
+    from llmcalc.units import show_count
+
+    def count(value: float | None) -> str:
+        return "-" if value is None else show_count(value)
+
+    def number(value: float | None, form: str) -> str:
+        return "-" if value is None else format(value, form)
+
+    several = any(result.get("run") for result in results)
+    judged = any("run" in result for result in results)
+    columns = ["law", ">params", ">tokens", ">FLOP", ">loss", ">tokens/param"]
+    if judged:
+        columns += [">?best N", ">?best D", ">?best loss", ">?same loss from"]
+    rows = []
+    for r in results:
+        row = [r["law"], count(r["params"]), count(r["tokens"]), number(r["flops"], ".2e"), number(r["loss"], ".4f"),
+               number(r["tokens_per_param"], ".3g")]  # fmt: skip
+        if judged:
+            row += [count(r["optimal_params"]), count(r["optimal_tokens"]), number(r["optimal_loss"], ".4f"),
+                    number(r["matching_flops"], ".2e")]  # fmt: skip
+        rows.append(tuple([str(r["run"]), *row] if several else row))
+    title = "Runs and the optimum of their compute" if judged else "Compute-optimal training"
+    tables = [Table(title, tuple(["run", *columns] if several else columns), rows)]
+    extra = [r for r in results if "unique_tokens" in r or "inference_tokens" in r]
+    if extra:
+        keys = list(dict.fromkeys(key for r in extra for key in r if key in CONDITIONS))
+        lines = [(r["law"], CONDITIONS[key], number(r[key], ".4g")) for r in extra for key in keys if r.get(key) is not None]
+        tables.append(Table("Under the condition", ("law", "figure", ">value"), lines))
+    return tables
+
+
+# Figures of laws under a condition, as they are called in tables.
+CONDITIONS = {
+    "unique_tokens": "unique tokens", "epochs": "epochs", "effective_tokens": "tokens, as if all were new",
+    "effective_params": "parameters, as if none were in excess", "inference_tokens": "tokens served",
+    "inference_flops": "FLOP of serving", "total_flops": "FLOP of training and serving",
+    "training_optimal_params": "parameters that only training would ask for",
+    "training_optimal_tokens": "tokens that only training would ask for",
+    "training_optimal_total_flops": "FLOP with those, served", "saved": "share of FLOP saved",
+}  # fmt: skip
+
+
+def _notes(runs: list[Run], silent: list[str], laws: list[Law], unique: Any, demand: Any) -> list[str]:
+    notes = []
+    if any(run.name is None for run in runs):
+        notes.append("params and tokens as given: the loss that each law predicts for this run, optimal or not")
+    if runs:
+        notes.append(
+            "best N, D and loss: what the run's FLOP could have bought; same loss from: the FLOP that would have been enough"
+        )
+    if any(run.name is not None and ":" not in run.name for run in runs):
+        notes.append("N of a model is what a token uses, by each law's count; the laws were fitted to dense models")
+    if silent:
+        notes.append("no answer to this from " + ", ".join(dict.fromkeys(silent)))
+    if unique is not None and not any(law.condition == "repeated" for law in laws):
+        notes.append("--unique-tokens matters to the law muennighoff alone")
+    if demand is not None and not any(law.condition == "served" for law in laws):
+        notes.append("--inference-tokens matters to the law sardana alone")
+    return [*notes, "C = 6 N D; every figure is an estimate from a fit; loss in nats per token on that fit's own data"]
 
 
 def _given(text: str | None, option: str, symbol: str) -> Any:
