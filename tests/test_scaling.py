@@ -52,7 +52,7 @@ def test_every_law_has_a_source_and_says_what_it_holds_for() -> None:
 
 @pytest.mark.parametrize("row", [pytest.param(row, id=row["id"]) for row in ROWS if row["law"].startswith("Chinchilla App. F")])
 def test_flops_of_appendix_f(row: dict[str, Any]) -> None:
-    """Hoffmann et al. 2022, table A4: what the blocks cost, softmax at 3 per score and head counted, over 6 N D with the paper's N."""
+    """Hoffmann et al. 2022, table A4: what the blocks cost, softmax (3 per score and head) too, over 6 N D with the paper's N."""
     text = (
         f"{{family: chinchilla, layers: {row['layers']}, hidden: {row['hidden']}, ffn: {row['ffn']}, heads: {row['heads']}, "
         f"head_dim: {row['head_dim']}, vocab: {row['vocab']}, gated: false, tied_head: true, sources: [table A4]}}"
