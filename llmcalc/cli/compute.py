@@ -142,9 +142,8 @@ def compute(
         if explain:
             sources = {**terms.sources, "training_flops": parts.rule(convention, count, mask, recompute, length)}
             opened = engine.explain(three[0], sources, kinds)
-            for figure in opened:
-                named = m is not None and figure.unit == "FLOP"
-                figures.append(o.figure(m, figure) if named else (m.name if m is not None else "run", figure))
+            name = "run" if m is None else m.name
+            figures += [o.figure(m, each) if m is not None and each.unit == "FLOP" else (name, each) for each in opened]
     notes += terms.notes if any(a.gpu_hours is not None for a in answers) else []
     if any(a.training_flops is not None for a in answers) and not flops:
         notes.append(parts.rule(convention, count, mask, recompute, results[0]["seq"]))

@@ -197,10 +197,10 @@ def answer(q: Question, price: float | None, assumed_mfu: float = MFU.likely) ->
         if price is None:
             raise UsageError("--budget buys GPU-hours at a --price; the catalogue has none for this GPU")
         hours = Real(q.budget, "budget") / Real(price, "price")
-    if rate is None and (total is None or hours is None) and peak is not None and (q.work is not None or total is not None):
+    if rate is None and peak is not None and (hours is None if total is not None else hours is not None and q.work is not None):
         rate, assumed = Real(assumed_mfu, "mfu") * Real(peak, "peak"), True
-    timed = total is not None and rate is not None
-    if timed:
+    timed = q.gpu_hours is not None or (total is not None and rate is not None)
+    if total is not None and rate is not None:
         if q.gpu_hours is not None:
             raise UsageError("work, speed and --gpu-hours are one too many: two of them give the third")
         hours = _named(total, "F") / (3600 * rate)
@@ -208,14 +208,14 @@ def answer(q: Question, price: float | None, assumed_mfu: float = MFU.likely) ->
         total = _named(hours, "gpu_hours") * 3600 * rate
     elif hours is not None and total is not None:
         rate = _named(total, "F") / (3600 * _named(hours, "gpu_hours"))
-    if hours is None and rate is None:
+    if hours is None and rate is None and total is None:
         raise UsageError(
-            "nothing to compute with: give work (MODEL or --params with --tokens, or --flops) and a --gpu, or --gpu-hours"
+            "nothing to compute with: give work (MODEL or --params, with --tokens, or --flops) and a --gpu, or --gpu-hours"
         )
     if tokens is None and total is not None and q.work is not None:
         tokens = _named(total, "F") / _named(q.work.model, "F_token")
     found = Answer(tokens=tokens, training_flops=total, gpu_hours=hours, assumed=assumed)
-    return _verdict(q, _costs(q, price, _schedule(q, rate, found)), timed or q.gpu_hours is not None)
+    return _verdict(q, _costs(q, price, _schedule(q, rate, found)), timed)
 
 
 def _verdict(q: Question, a: Answer, timed: bool) -> Answer:
