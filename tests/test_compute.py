@@ -164,15 +164,19 @@ def test_inverse_questions_lead_back(params: int, tokens: int, gpus: int, mfu: f
     q = engine.Question(work, site, tokens=tokens, gpus=gpus, speed=engine.Speed("mfu", mfu))
     run = engine.answer(q, price)
     assert run.training_flops == 6 * params * tokens
-    close = {"rel": 1e-9}
     given_hours = engine.answer(q._replace(speed=None, gpu_hours=float(run.gpu_hours)), price)
-    assert float(given_hours.mfu) == pytest.approx(mfu, **close)
+    assert float(given_hours.mfu) == pytest.approx(mfu, rel=1e-9)
     measured = q._replace(speed=engine.Speed("tokens", float(run.tokens_per_second_per_gpu)))
-    assert float(engine.answer(measured, price).gpu_hours) == pytest.approx(float(run.gpu_hours), **close)
-    for limit in ({"gpu_hours": float(run.gpu_hours)}, {"days": float(run.days)}, {"budget": float(run.cost_dollars)}):
-        bought = engine.answer(q._replace(tokens=None, **limit), price)
-        assert float(bought.tokens) == pytest.approx(tokens, **close)
-        assert float(bought.cost_dollars) == pytest.approx(float(run.cost_dollars), **close)
+    assert float(engine.answer(measured, price).gpu_hours) == pytest.approx(float(run.gpu_hours), rel=1e-9)
+    open_ended = q._replace(tokens=None)
+    for limited in (
+        open_ended._replace(gpu_hours=float(run.gpu_hours)),
+        open_ended._replace(days=float(run.days)),
+        open_ended._replace(budget=float(run.cost_dollars)),
+    ):
+        bought = engine.answer(limited, price)
+        assert float(bought.tokens) == pytest.approx(tokens, rel=1e-9)
+        assert float(bought.cost_dollars) == pytest.approx(float(run.cost_dollars), rel=1e-9)
     deadline = engine.answer(q._replace(gpus=None, days=float(run.days)), price)
     assert gpus - 1 <= deadline.gpus <= gpus + 1
     assert float(deadline.days) <= float(run.days) * (1 + 1e-9) or deadline.gpus >= gpus

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from llmcalc.cli import options as o
 
 if TYPE_CHECKING:
+    from llmcalc.cli import optimum as show
     from llmcalc.engines.laws import Law
     from llmcalc.engines.scaling import Optimum
-    from llmcalc.report.document import Table
 
 
 def _option(name: str, metavar: str, text: str) -> Any:
@@ -37,14 +37,6 @@ Epochs = Annotated[float | None, _option("--epochs", "E", "With --unique-tokens:
 Inference = Annotated[str | None, _option("--inference-tokens", "D", "Tokens to be served after training (law sardana).")]
 
 
-class Run(NamedTuple):
-    """A run to be judged: its name (None for the only one asked about), parameters as each law counts them, tokens."""
-
-    name: str | None
-    params: dict[str, Any]
-    tokens: Any
-
-
 def chinchilla(
     models: Models = None,
     params: Params = None,
@@ -65,6 +57,7 @@ def chinchilla(
     json: o.Json = False,
 ) -> int:
     """Compute-optimal training: from parameters, tokens, FLOPs, loss or a GPU budget to the others, under every law."""
+    from llmcalc.cli import optimum as show
     from llmcalc.engines import scaling as engine
     from llmcalc.errors import NoAnswer, UsageError
     from llmcalc.quantity import Real
@@ -98,9 +91,9 @@ def chinchilla(
         c, rate = _budget(gpu, gpus, days, mfu)
         notes.append(f"{gpus} x {gpu} for {days:g} days at {100 * mfu:g}% of {rate:g} dense 16-bit TFLOP/s: {c:.4g} FLOP")
     target = None if loss is None else Real(loss, "loss")
-    found: list[tuple[Run | None, Optimum]] = []
+    found: list[tuple[show.Run | None, Optimum]] = []
     silent = []
-    each: Run | None
+    each: show.Run | None
     for each in (*runs,) or (None,):
         for one in laws:
             question = {"params": n, "tokens": d, "flops": c, "loss": target}
@@ -112,21 +105,17 @@ def chinchilla(
                 if law:
                     raise
                 silent.append(one.name)
-    results = [_result(engine.distance(x) if each is not None and not x.extra else None, each, x) for each, x in found]
-    _compare(results)
+    results = [show.result(each, x) for each, x in found]
+    show.compare(results)
     notes += [f"{one.name}: {one.note}" for one in laws] if law else []
-    notes += _notes(runs, silent, list(dict.fromkeys(x.law for _, x in found)), unique, demand)
-    figures = []
-    if explain:
-        for each, x in found:
-            name = x.law.name if each is None or each.name is None else f"{each.name}, {x.law.name}"
-            figures += [(name, figure) for figure in engine.explain(x)]
+    notes += show.notes(runs, silent, list(dict.fromkeys(x.law for _, x in found)), unique, demand)
+    figures = [(show.title(each, x), figure) for each, x in found for figure in engine.explain(x)] if explain else []
+    counts = {"params": n, "flops": c, "tokens": d, "unique_tokens": unique, "inference_tokens": demand}
     inputs = {
-        "models": models or [], "run": run or [], "params": _number(n), "flops": _number(c), "tokens": _number(d), "loss": loss,
-        "gpu": gpu, "gpus": gpus, "days": days, "mfu": mfu, "law": [x.name for x in laws], "unique_tokens": _number(unique),
-        "inference_tokens": _number(demand),
+        "models": models or [], "run": run or [], **{name: show.number(value) for name, value in counts.items()}, "loss": loss,
+        "gpu": gpu, "gpus": gpus, "days": days, "mfu": mfu, "law": [x.name for x in laws],
     }  # fmt: skip
-    render(Document("chinchilla", inputs, results, _tables(results), notes, figures), form, explain=explain)
+    render(Document("chinchilla", inputs, results, show.tables(results), notes, figures), form, explain=explain)
     return 0
 
 
@@ -143,15 +132,16 @@ def _laws(names: list[str] | None) -> list[Law]:
     return [LAWS[name] for name in dict.fromkeys(names or LAWS)]
 
 
-def _runs(models: list[str] | None, pairs: list[str] | None, n: Any, d: Any) -> list[Run]:
+def _runs(models: list[str] | None, pairs: list[str] | None, n: Any, d: Any) -> list[show.Run]:
     """The runs asked about. Raises NoAnswer for a model whose tokens nobody published, UsageError, UnitError."""
     from llmcalc import resolve
+    from llmcalc.cli import optimum as show
     from llmcalc.engines import params as counting
     from llmcalc.errors import NoAnswer, UsageError
     from llmcalc.quantity import Real
 
     if not models and not pairs:
-        return [Run(None, {"total": n, "non-embedding": n}, d)] if n is not None and d is not None else []
+        return [show.Run(None, {"total": n, "non-embedding": n}, d)] if n is not None and d is not None else []
     runs = []
     for m in resolve.models(models or []):
         published = m.spec.published.tokens if m.spec.published else None
@@ -159,13 +149,13 @@ def _runs(models: list[str] | None, pairs: list[str] | None, n: Any, d: Any) -> 
             raise NoAnswer(f"{m.name}: the number of training tokens was not published (or is not in its spec); give --tokens")
         counts = counting.count(m.blueprint)
         by_count = {"total": Real(float(counts.active), "N"), "non-embedding": Real(float(counts.non_embedding), "N")}
-        runs.append(Run(m.name, by_count, d if d is not None else Real(float(published or 0), "D")))
+        runs.append(show.Run(m.name, by_count, d if d is not None else Real(float(published or 0), "D"), m.blueprint.estimate))
     for pair in pairs or []:
         left, _, right = pair.partition(":")
         if not right:
             raise UsageError(f"--run: {pair!r} is not parameters and tokens with a colon between, as 8B:15T")
         size = _given(left, "--run", "N")
-        runs.append(Run(pair, {"total": size, "non-embedding": size}, _given(right, "--run", "D")))
+        runs.append(show.Run(pair, {"total": size, "non-embedding": size}, _given(right, "--run", "D")))
     return runs
 
 
@@ -183,97 +173,6 @@ def _answer(law: Law, question: dict[str, Any], unique: Any, demand: Any) -> Opt
     solvers = {"params": engine.from_params, "tokens": engine.from_tokens, "flops": engine.from_flops, "loss": engine.from_loss}
     best = solvers[name](law, value)
     return conditions.served(best, float(demand)) if demand is not None and law.condition == "served" else best
-
-
-def _result(far: Any, run: Run | None, x: Optimum) -> dict[str, Any]:
-    """One law's answer as JSON has it; for a run also the optimum of its compute."""
-    result = {
-        "law": x.law.name, "params": _number(x.params), "tokens": _number(x.tokens), "flops": _number(x.flops),
-        "loss": None if x.loss is None else float(x.loss), "tokens_per_param": x.tokens_per_param,
-        "source": x.law.source, "loss_source": x.law.loss_source, "note": x.law.note, "constants": x.law.constants,
-        **{key: _number(value) for key, value in x.extra.items()},
-    }  # fmt: skip
-    if run is None:
-        return result
-    result["run"] = run.name
-    result["optimal_params"] = far and float(far.best.params)
-    result["optimal_tokens"] = far and float(far.best.tokens)
-    result["optimal_loss"] = float(far.best.loss) if far and x.law.is_least else None
-    result["params_ratio"], result["tokens_ratio"] = far and far.params_ratio, far and far.tokens_ratio
-    result["excess_loss"], result["matching_flops"] = far and far.excess_loss, far and far.matching_flops
-    return result
-
-
-def _compare(results: list[dict[str, Any]]) -> None:
-    """Beside each run's loss, how far it is from the first run's under the same law."""
-    first: dict[str, float | None] = {}
-    for result in results:
-        if "run" in result:
-            base = first.setdefault(result["law"], result["loss"])
-            result["loss_difference"] = None if base is None or result["loss"] is None else result["loss"] - base
-
-
-def _tables(results: list[dict[str, Any]]) -> list[Table]:
-    from llmcalc.report.document import Table
-    from llmcalc.units import show_count
-
-    def count(value: float | None) -> str:
-        return "-" if value is None else show_count(value)
-
-    def number(value: float | None, form: str) -> str:
-        return "-" if value is None else format(value, form)
-
-    several = any(result.get("run") for result in results)
-    judged = any("run" in result for result in results)
-    columns = ["law", ">params", ">tokens", ">FLOP", ">loss", ">tokens/param"]
-    if judged:
-        columns += [">?best N", ">?best D", ">?best loss", ">?same loss from"]
-    rows = []
-    for r in results:
-        row = [r["law"], count(r["params"]), count(r["tokens"]), number(r["flops"], ".2e"), number(r["loss"], ".4f"),
-               number(r["tokens_per_param"], ".3g")]  # fmt: skip
-        if judged:
-            row += [count(r["optimal_params"]), count(r["optimal_tokens"]), number(r["optimal_loss"], ".4f"),
-                    number(r["matching_flops"], ".2e")]  # fmt: skip
-        rows.append(tuple([str(r["run"]), *row] if several else row))
-    title = "Runs and the optimum of their compute" if judged else "Compute-optimal training"
-    tables = [Table(title, tuple(["run", *columns] if several else columns), rows)]
-    extra = [r for r in results if "unique_tokens" in r or "inference_tokens" in r]
-    if extra:
-        keys = list(dict.fromkeys(key for r in extra for key in r if key in CONDITIONS))
-        lines = [(r["law"], CONDITIONS[key], number(r[key], ".4g")) for r in extra for key in keys if r.get(key) is not None]
-        tables.append(Table("Under the condition", ("law", "figure", ">value"), lines))
-    return tables
-
-
-# Figures of laws under a condition, as they are called in tables.
-CONDITIONS = {
-    "unique_tokens": "unique tokens", "epochs": "epochs", "effective_tokens": "tokens, as if all were new",
-    "effective_params": "parameters, as if none were in excess", "inference_tokens": "tokens served",
-    "inference_flops": "FLOP of serving", "total_flops": "FLOP of training and serving",
-    "training_optimal_params": "parameters that only training would ask for",
-    "training_optimal_tokens": "tokens that only training would ask for",
-    "training_optimal_total_flops": "FLOP with those, served", "saved": "share of FLOP saved",
-}  # fmt: skip
-
-
-def _notes(runs: list[Run], silent: list[str], laws: list[Law], unique: Any, demand: Any) -> list[str]:
-    notes = []
-    if any(run.name is None for run in runs):
-        notes.append("params and tokens as given: the loss that each law predicts for this run, optimal or not")
-    if runs:
-        notes.append(
-            "best N, D and loss: what the run's FLOP could have bought; same loss from: the FLOP that would have been enough"
-        )
-    if any(run.name is not None and ":" not in run.name for run in runs):
-        notes.append("N of a model is what a token uses, by each law's count; the laws were fitted to dense models")
-    if silent:
-        notes.append("no answer to this from " + ", ".join(dict.fromkeys(silent)))
-    if unique is not None and not any(law.condition == "repeated" for law in laws):
-        notes.append("--unique-tokens matters to the law muennighoff alone")
-    if demand is not None and not any(law.condition == "served" for law in laws):
-        notes.append("--inference-tokens matters to the law sardana alone")
-    return [*notes, "C = 6 N D; every figure is an estimate from a fit; loss in nats per token on that fit's own data"]
 
 
 def _given(text: str | None, option: str, symbol: str) -> Any:
@@ -304,11 +203,3 @@ def _budget(gpu: str, gpus: int, days: float, mfu: float) -> tuple[Any, float]:
         raise UsageError("a GPU budget needs --days between 0 and a million, and --mfu between 0 and 1")
     seconds, peak = Real(days * 86400, "seconds"), Real(rate * 1e12, "peak")
     return Real(float(gpus), "n_gpu") * seconds * peak * Real(mfu, "mfu"), rate
-
-
-def _number(value: object) -> int | float | None:
-    """A figure as JSON has it: whole where it is."""
-    if value is None:
-        return None
-    number = float(value)  # type: ignore[arg-type]
-    return int(number) if number.is_integer() and number < 2**53 else number
