@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from llmcalc.engines import compute as engine
 from llmcalc.quantity import Dim
 from tests.conftest import Run, records
+from tests.runs import PAGE, answer, page
 
 ROWS = records("compute.jsonl")
 ASKED = [pytest.param(row, id=row["id"]) for row in ROWS if "command" in row]
@@ -22,30 +23,23 @@ KEYS = {
 }  # fmt: skip
 
 
-def answered(row: dict[str, Any], run: Run, folder: Path) -> dict[str, Any]:
-    command = row["command"]
-    if "spec" in row:
-        path = folder / "spec.yaml"
-        path.write_text(row["spec"], encoding="utf-8")
-        command = command.replace("SPEC", str(path))
-    outcome = run("compute", *command.split(), "--json")
-    assert outcome.code == 0, outcome.err
-    return outcome.results[0]
-
-
 @pytest.mark.parametrize("row", ASKED)
-def test_published_figures(row: dict[str, Any], run: Run, tmp_path: Path) -> None:
-    result = answered(row, run, tmp_path)
+def test_published_figures(row: dict[str, Any]) -> None:
+    result = answer("compute", row)
     for key, expected in row["measured"].items():
         assert result[key] == pytest.approx(expected, **row["within"]), (key, row.get("explanation"))
 
 
-def test_what_is_off_by_more_than_rounding_is_explained(run: Run, tmp_path: Path) -> None:
+def test_what_is_off_by_more_than_rounding_is_explained() -> None:
     for row in ROWS:
         if "command" in row and row["within"].get("rel", 0) > 0.005:
-            result = answered(row, run, tmp_path)
+            result = answer("compute", row)
             assert max(abs(result[key] / expected - 1) for key, expected in row["measured"].items()) > 9e-4, row["id"]
             assert row["explanation"], row["id"]
+
+
+def test_the_page_of_published_runs_is_up_to_date() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(), "python -m tests.runs writes it anew"
 
 
 def test_the_assumed_mfu_and_its_spread_are_those_of_the_published_figures() -> None:
