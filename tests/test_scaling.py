@@ -73,7 +73,7 @@ def test_there_and_back(law: Any, exponent: float) -> None:
     assert 6 * best.params * best.tokens == pytest.approx(best.flops)
     assert engine.from_params(law, float(best.params)).flops == pytest.approx(best.flops, rel=1e-9)
     assert engine.from_tokens(law, float(best.tokens)).flops == pytest.approx(best.flops, rel=1e-9)
-    if best.loss is not None:
+    if law.loss is not None:
         assert engine.from_loss(law, float(best.loss)).flops == pytest.approx(best.flops, rel=1e-6)
 
 
@@ -149,6 +149,17 @@ def test_what_a_law_does_not_have_is_null(law: str, run: Run) -> None:
     result = run("chinchilla", "--params", "7B", "--law", law, "--json").results[0]
     assert (result["loss"] is None) == (law != "kaplan-n")
     assert (result["tokens_per_param"] is None) == (law == "kaplan-n")
+
+
+def test_batch_and_learning_rate_of_the_laws_that_have_them(run: Run) -> None:
+    """DeepSeek LLM, section 3.1: 0.3118 C^-0.1250 and 0.2920 C^0.3271; Kaplan et al., table 5: 2.1e8 tokens / L^(1 / 0.21)."""
+    results = {r["law"]: r for r in run("chinchilla", "--flops", "1e23", "--json").results}
+    deepseek, kaplan = results["deepseek"], results["kaplan"]
+    assert deepseek["batch_tokens"] == pytest.approx(0.2920 * 1e23**0.3271)
+    assert deepseek["learning_rate"] == pytest.approx(0.3118 * 1e23**-0.1250)
+    assert kaplan["batch_tokens"] == pytest.approx(2.1e8 / kaplan["loss"] ** (1 / 0.21))
+    assert kaplan["learning_rate"] is results["besiroglu"]["batch_tokens"] is None
+    assert "learning rate of 0.000" in run("chinchilla", "--flops", "1e23", "--law", "deepseek").out
 
 
 def test_all_laws_answer_in_order_and_the_silent_ones_are_named(run: Run) -> None:

@@ -30,7 +30,10 @@ Runs = Annotated[list[str] | None, _option("--run", "N:D", "A run to compare, pa
 GpuName = Annotated[str | None, _option("--gpu", "NAME", "A budget of GPU time: on which GPU,")]
 GpuCount = Annotated[int | None, typer.Option("--gpus", min=1, max=10**7, metavar="N", help="how many,", show_default=False)]
 Days = Annotated[float | None, typer.Option("--days", min=0.0, metavar="DAYS", help="how long,", show_default=False)]
-Mfu = Annotated[float, typer.Option(min=0.001, max=1.0, metavar="SHARE", help="and the share of the dense 16-bit peak it reaches.")]
+Mfu = Annotated[
+    float | None,
+    typer.Option(min=0.001, max=1.0, metavar="SHARE", help="and the share of the dense 16-bit peak it reaches; 0.4 unless said."),
+]
 LawName = Annotated[list[str] | None, _option("--law", "NAME", "Only this law; may be given several times.")]
 Unique = Annotated[str | None, _option("--unique-tokens", "U", "Tokens there are, repeated as needed (law muennighoff).")]
 Epochs = Annotated[float | None, _option("--epochs", "E", "With --unique-tokens: --tokens is E times as many.")]
@@ -47,7 +50,7 @@ def chinchilla(
     gpu: GpuName = None,
     gpus: GpuCount = None,
     days: Days = None,
-    mfu: Mfu = 0.4,
+    mfu: Mfu = None,
     law: LawName = None,
     unique_tokens: Unique = None,
     epochs: Epochs = None,
@@ -59,6 +62,7 @@ def chinchilla(
     """Compute-optimal training: from parameters, tokens, FLOPs, loss or a GPU budget to the others, under every law."""
     from llmcalc.cli import optimum as show
     from llmcalc.engines import scaling as engine
+    from llmcalc.engines.compute import MFU
     from llmcalc.errors import NoAnswer, UsageError
     from llmcalc.quantity import Real
     from llmcalc.report.document import Document
@@ -75,6 +79,7 @@ def chinchilla(
     if loss is not None and not 0 < loss < 100:
         raise UsageError("--loss is in nats per token, above 0")
     notes = []
+    share = MFU.likely if mfu is None else mfu
     runs = _runs(models, run, n, d)
     asked = {"--params": n, "--flops": c, "--tokens": d, "--loss": loss, "--gpu": gpu}
     budget = {"--gpu": gpu, "--gpus": gpus, "--days": days}
@@ -88,8 +93,9 @@ def chinchilla(
             " run, or runs to compare: models or --run N:D"
         )
     if gpu is not None and gpus is not None and days is not None:
-        c, rate = _budget(gpu, gpus, days, mfu)
-        notes.append(f"{gpus} x {gpu} for {days:g} days at {100 * mfu:g}% of {rate:g} dense 16-bit TFLOP/s: {c:.4g} FLOP")
+        c, rate = _budget(gpu, gpus, days, share)
+        at = f"{'' if mfu else 'an assumed '}{100 * share:g}%"
+        notes.append(f"{gpus} x {gpu} for {days:g} days at {at} of {rate:g} dense 16-bit TFLOP/s: {c:.4g} FLOP")
     target = None if loss is None else Real(loss, "loss")
     found: list[tuple[show.Run | None, Optimum]] = []
     silent = []
@@ -107,13 +113,14 @@ def chinchilla(
                 silent.append(one.name)
     results = [show.result(each, x) for each, x in found]
     show.compare(results)
-    notes += [f"{one.name}: {one.note}" for one in laws] if law else []
+    if law:
+        notes += [f"{one.name}: {one.note}" for one in laws] + [said for _, x in found for said in show.advice(x)]
     notes += show.notes(runs, silent, list(dict.fromkeys(x.law for _, x in found)), unique, demand)
     figures = [(show.title(each, x), figure) for each, x in found for figure in engine.explain(x)] if explain else []
     counts = {"params": n, "flops": c, "tokens": d, "unique_tokens": unique, "inference_tokens": demand}
     inputs = {
         "models": models or [], "run": run or [], **{name: show.number(value) for name, value in counts.items()}, "loss": loss,
-        "gpu": gpu, "gpus": gpus, "days": days, "mfu": mfu, "law": [x.name for x in laws],
+        "gpu": gpu, "gpus": gpus, "days": days, "mfu": share, "law": [x.name for x in laws],
     }  # fmt: skip
     render(Document("chinchilla", inputs, results, show.tables(results), notes, figures), form, explain=explain)
     return 0

@@ -48,6 +48,7 @@ def result(run: Run | None, x: Optimum) -> dict[str, Any]:
         "law": x.law.name, "params": number(x.params), "tokens": number(x.tokens), "flops": number(x.flops),
         "loss": None if x.loss is None else float(x.loss), "tokens_per_param": x.tokens_per_param,
         "source": x.law.source, "loss_source": x.law.loss_source, "note": x.law.note, "constants": x.law.constants,
+        "batch_tokens": x.advised(x.law.batch), "learning_rate": x.advised(x.law.learning_rate),
         **{key: number(value) for key, value in x.extra.items()},
     }  # fmt: skip
     if run is None:
@@ -61,6 +62,14 @@ def result(run: Run | None, x: Optimum) -> dict[str, Any]:
         "params_ratio": far and far.params_ratio, "tokens_ratio": far and far.tokens_ratio,
         "excess_loss": far and far.excess_loss, "matching_flops": far and far.matching_flops,
     }  # fmt: skip
+
+
+def advice(x: Optimum) -> list[str]:
+    """The note on the batch and the learning rate that a law finds best."""
+    batch, rate = x.advised(x.law.batch), x.advised(x.law.learning_rate)
+    said = [] if batch is None else [f"a batch of {show_count(batch)} tokens"]
+    said += [] if rate is None else [f"a learning rate of {rate:.3g}"]
+    return [f"{x.law.name}: at {float(x.flops):.3g} FLOP {' and '.join(said)}"] if said else []
 
 
 def compare(results: list[dict[str, Any]]) -> None:

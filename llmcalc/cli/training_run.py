@@ -147,6 +147,8 @@ def kinds(
         found[key] = work
     for key in ("mfu", "hfu", "tokens_per_second_per_gpu", "iteration_seconds"):
         found[key] = kind(guessed)
+    if q.gpus is not None:
+        found["gpus"] = "exact"
     found["energy_mwh"] = energy
     found["co2_tonnes"] = kind(energy == "estimated", carbon.lower() in engine.GRIDS)
     found["cost_dollars"] = kind(time == "estimated", price is None)

@@ -97,6 +97,14 @@ class Alone(NamedTuple):
         return Real(self.scale, f"{self.symbol}_c") / loss ** (1 / Real(self.exponent, f"a_{self.symbol}"))
 
 
+class Power(NamedTuple):
+    """factor * x^exponent of a run's compute C in FLOP, or of its loss."""
+
+    factor: float
+    exponent: float
+    of: str = "C"
+
+
 class Law(NamedTuple):
     """How the best N grows with compute, ``N = factor * C^exponent`` and C = 6 N D, and the loss that goes with it.
 
@@ -113,6 +121,8 @@ class Law(NamedTuple):
     alone: Alone | None = None
     counts: str = "total"
     condition: str = ""  # repeated, served: what the law can take into account besides
+    batch: Power | None = None  # tokens of the batch that the paper finds best
+    learning_rate: Power | None = None
 
     @property
     def is_least(self) -> bool:
@@ -185,14 +195,14 @@ LAWS = {
                     "models up to 9B on C4; with --unique-tokens repeated data counts less and less (eq. 5)", "repeated"),
         Law("deepseek", "DeepSeek LLM 2024, section 3.2",
             "M = 0.1715 C^0.5243 FLOPs per token without embeddings, shown as N = M / 6, which holds attention too; prints no loss",
-            0.1715 / 6, 0.5243, counts="non-embedding"),
+            0.1715 / 6, 0.5243, counts="non-embedding", batch=Power(0.2920, 0.3271), learning_rate=Power(0.3118, -0.1250)),
         _tokens("llama3", 0.299, 0.537, "Llama 3 2024, section 3.2.1, D = 0.299 C^0.537 (legend of figure 3)",
                 "gives 16.3T at 3.8e25 FLOP, where the paper reports 16.55T and 402B; prints no loss in nats"),
         _tokens("llama3-as-printed", 0.29, 0.53, "Llama 3 2024, section 3.2.1, D = 0.29 C^0.53 (text)",
                 "rounded: gives 10.5T at 3.8e25 FLOP, against the paper's own 16.55T; prints no loss in nats"),
         Law("kaplan", "Kaplan et al. 2020, N = 1.3e9 C^0.73, C in PF-days",
             f"{_KAPLAN}; D = C / (6 N), though training at the critical batch takes twice that",
-            1.3e9 / PF_DAY**0.73, 0.73, Kaplan(), counts="non-embedding"),
+            1.3e9 / PF_DAY**0.73, 0.73, Kaplan(), counts="non-embedding", batch=Power(2.1e8, -1 / 0.21, "loss")),
         _alone("kaplan-n", Alone("N", 8.8e13, 0.076, "Kaplan et al. 2020, eq. 1.1"), f"{_KAPLAN}; data without end"),
         _alone("kaplan-d", Alone("D", 5.4e13, 0.095, "Kaplan et al. 2020, eq. 1.2"), f"{_KAPLAN}; a model as large as it takes"),
         _alone("kaplan-c", Alone("C", 1.6e7 * PF_DAY, 0.057, "Kaplan et al. 2020, appendix A, L(C)"),

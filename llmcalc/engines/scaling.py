@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from llmcalc.engines.laws import Alone, Law
+from llmcalc.engines.laws import Alone, Law, Power
 from llmcalc.errors import NoAnswer
 from llmcalc.quantity import Quantity, Real
 
@@ -37,6 +37,11 @@ class Optimum(NamedTuple):
     def tokens_per_param(self) -> float | None:
         """D / N."""
         return None if self.params is None or self.tokens is None else float(self.tokens) / float(self.params)
+
+    def advised(self, power: Power | None) -> float | None:
+        """A batch in tokens or a learning rate, by a law that has one, at this compute or loss."""
+        of = None if power is None else {"C": self.flops, "loss": self.loss}[power.of]
+        return None if power is None or of is None else float(power.factor * float(of) ** power.exponent)
 
 
 def solve(rising: Callable[[float], float], target: float, low: float = LEAST, high: float = MOST) -> float:
