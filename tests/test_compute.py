@@ -248,6 +248,7 @@ def test_grids_have_sources() -> None:
         ("llama3-8b --gpu h100-sxm --carbon franc", ["france"]),
         ("llama3-8b --gpu h100-sxm --pue 0.5", ["--pue"]),
         ("--gpu gb200 --params 1B --budget 100", ["--price"]),
+        ("llama3-8b --gpu h100-sxm --days nan", ["--days", "nan"]),
         ("gpt2-xl --gpu h100-sxm", ["--tokens"]),
         ("gemini --gpu h100-sxm", ["published"]),
     ],

@@ -13,8 +13,15 @@ def _text(name: str, metavar: str, text: str) -> Any:
     return typer.Option(name, metavar=metavar, help=text, show_default=False)
 
 
+def _finite(value: float | None) -> float | None:
+    """Bounds let nan through, which is below and above none."""
+    if value is not None and value != value:
+        raise typer.BadParameter("nan is not a number")
+    return value
+
+
 def _number(name: str, metavar: str, text: str, most: float = 1e15, least: float = 1e-9) -> Any:
-    return typer.Option(*name.split(), min=least, max=most, metavar=metavar, help=text, show_default=False)
+    return typer.Option(*name.split(), min=least, max=most, metavar=metavar, help=text, show_default=False, callback=_finite)
 
 
 Models = Annotated[list[str] | None, typer.Argument(metavar="[MODEL]...", help="As for params; or --params.", show_default=False)]
