@@ -22,6 +22,7 @@ COMMANDS = {
     "flops": "flops",
     "weights": "weights",
     "fit": "fit",
+    "compute": "compute",
     "chinchilla": "chinchilla",
     "models": "catalogue",
     "gpus": "catalogue",
@@ -80,7 +81,7 @@ def version(wanted: bool) -> None:
 def options(
     show_version: bool = typer.Option(False, "--version", callback=version, is_eager=True, help="Print the version and exit."),
 ) -> None:
-    """Size language models: parameters, weights, KV cache, FLOPs, compute-optimal tokens, GPU fit."""
+    """Size language models: parameters, weights, KV cache, FLOPs, training runs, compute-optimal tokens, GPU fit."""
 
 
 def main(arguments: list[str] | None = None) -> None:
