@@ -95,7 +95,7 @@ def _model(name: str) -> tuple[dict[str, Any], list[Any], list[str]]:
     }  # fmt: skip
     columns = ("tensor", ">shape", ">copies", ">layers", ">elements", "")
     tables = [_facts(f"{m.name}, a model", data), Table("Tensors (rows first)", columns, tensors)]
-    return result, tables, o.estimates([m.blueprint])
+    return result, tables, o.about([m])
 
 
 def _gpu(name: str, data: dict[str, Any]) -> tuple[dict[str, Any], list[Any], list[str]]:

@@ -68,7 +68,7 @@ def weights(
         split = [(part, show_bytes(n, unit), o.share(n, total)) for part, n in parts.items()]
         tables.append(Table("By component", ("component", ">bytes", ">share"), split))
     notes.append("on disk: the tensors, without the file's header; bits per weight over all parameters, the unquantised too")
-    notes += o.estimates([m.blueprint for m in chosen])
+    notes += o.about(chosen)
     inputs = {"models": models, "quant": quant, "dtype": dtype}
     render(Document("weights", inputs, results, tables, notes, figures), form, explain=explain, unit=unit)
     return 0
