@@ -13,7 +13,13 @@ from llmcalc.quantity import ceil_div
 
 
 def rank_bytes(
-    blueprint: Blueprint, method: Method, ranks: int, dtype: str = "", *, vocab_multiple: int = 1, expert_multiples: tuple[int, int] = (1, 1)
+    blueprint: Blueprint,
+    method: Method,
+    ranks: int,
+    dtype: str = "",
+    *,
+    vocab_multiple: int = 1,
+    expert_multiples: tuple[int, int] = (1, 1),
 ) -> int:
     """Bytes of the fullest of so many ranks; ``dtype`` as for ``weights.size``.
 
