@@ -48,8 +48,8 @@ class Share(NamedTuple):
 class Traits(NamedTuple):
     """What rules may ask of a model.
 
-    ``experts`` are those of a layer (0: dense), ``groups`` query heads per key and value head, ``depth`` the layers of
-    its last stack of text, ``depths`` those of every stack.
+    ``tied``: there is no head but the embedding. ``experts`` are those of a layer (0: dense), ``groups`` query heads per
+    key and value head, ``depth`` the layers of its last stack of text, ``depths`` those of every stack.
     """
 
     tied: bool
@@ -66,7 +66,7 @@ def traits_of(blueprint: Blueprint) -> Traits:
     # A checkpoint that keeps queries, keys and values as one tensor says so; nothing else can tell.
     roles |= set(getattr(blueprint, "fused", ()))
     return Traits(
-        tied=any(w.tied_to for w in blueprint.weights),
+        tied=not any(w.part == "lm_head" and w.kind == "matrix" and not w.tied_to for w in blueprint.weights),
         experts=max((int(w.copies) for w in blueprint.weights if w.part == "experts"), default=0),
         groups=_groups(blueprint),
         depth=next((s.depth for s in reversed(blueprint.stacks) if s.name != "vision"), 0),
@@ -95,10 +95,10 @@ def categories(weight: Weight, traits: Traits) -> set[str]:
     if weight.role == "embedding":
         # A tied embedding is the head too, and formats chosen for the head win where it is.
         return {"embedding", "all"} | ({"lm_head"} if traits.tied else set())
-    if weight.kind == "table" or weight.part in ("positions", "pooler", "projection"):
-        return {"others", "all"}
-    if weight.part == "vision":
+    if weight.part == "vision" and weight.kind != "table":
         return {"vision", "all"} | ({"vision_linears"} if weight.kind == "matrix" else set())
+    if weight.kind in ("table", "conv") or weight.part in ("positions", "pooler", "projection"):
+        return {"others", "all"}
     if weight.part in ("lm_head", "router"):
         return {weight.part, "all"}
     if weight.role == "shared_expert_gate":

@@ -66,7 +66,7 @@ class Rule(Record):
     """What ``layers`` and ``first`` count: layers of the stack (unless said), the tensors that the rule means, or these in
     a running count against the number of layers."""
     tied: bool | None = None
-    """Only where the head is (or is not) tied to the embedding."""
+    """Only where there is no head but the embedding (or with false, where there is)."""
     moe: bool | None = None
     """Only in models with (or without) a mixture of experts."""
     experts: Count | None = None
