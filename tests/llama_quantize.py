@@ -1,7 +1,8 @@
 """What llama-quantize does, from a model's GGUF tensors by name: the yardstick for the rules in ``specs/quants``.
 
 Works as the program does (src/llama-quant.cpp of ggml-org/llama.cpp), on names, in the file's order, with running
-counters; the rules that it checks work on roles and layers. Fused attn_qkv is as it was until 2026.
+counters; the rules that it checks work on roles and layers. A fused attn_qkv has the types that it had for years, before
+the program came to treat it as attn_v.
 """
 
 from typing import Any, NamedTuple

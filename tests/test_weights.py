@@ -223,12 +223,11 @@ def test_most_published_files_to_three_in_a_thousand() -> None:
     assert statistics.median(abs(off(row)) for row in SIZES) <= 0.001
 
 
-def rope_bytes(name: str) -> int:
-    """The tables of sines and cosines that vLLM keeps with the weights, one for each kind of layer."""
-    found = resolve.model(name).spec
+def rope_bytes(row: dict[str, Any]) -> int:
+    """The tables of sines and cosines that vLLM keeps with the weights, in 16 bits, one for each base."""
+    found = resolve.model(row["model"]).spec
     dim = found.rotary_dim or found.head_dim or (found.hidden or 0) // (found.heads or 1)
-    kinds = len(set(found.pattern)) if found.pattern and found.family.startswith("Gemma") else 1
-    return kinds * (found.context or 0) * dim * 2
+    return int(row["ropes"]) * (found.context or 0) * dim * 2
 
 
 LOADED = [row for row in ROWS if row["kind"] == "vllm"]
@@ -239,7 +238,7 @@ def off_vllm(row: dict[str, Any]) -> float:
     method = resolve.method(row["quant"]) if row["quant"] else resolve.unquantised()
     multiples = tuple(row["expert_multiples"])
     held = ranks.rank_bytes(model.blueprint, method, row["tp"], vocab_multiple=64, expert_multiples=multiples)
-    return float((held + rope_bytes(row["model"])) / 2**30 / row["gib"] - 1)
+    return float((held + rope_bytes(row)) / 2**30 / row["gib"] - 1)
 
 
 @pytest.mark.parametrize("row", [pytest.param(row, id=row["id"]) for row in LOADED])
@@ -334,6 +333,28 @@ def test_what_is_left_in_16_bits(model: str, quant: str, untouched: set[str]) ->
         s.weight.part for s in shares if not s.format and s.weight.kind in ("matrix", "table", "gain") and s.weight.role != "sinks"
     }
     assert left - quantised - {"vision"} == untouched
+
+
+@pytest.mark.parametrize(
+    ("model", "quant", "role", "format"),
+    [
+        ("bert-base", "q4_k_m", "embedding", "q6_k"),  # no head, so the embedding is taken for it
+        ("qwen3-0.6b", "q4_k_m", "embedding", "q6_k"),
+        ("qwen3-8b", "q4_k_m", "embedding", "q4_k"),
+        ("smollm2-135m", "q4_k_m", "embedding", "q8_0"),  # rows of 576
+        ("smollm2-135m", "iq2_xs", "q", "iq4_nl"),
+        ("smollm2-135m", "iq2_xs", "embedding", "q8_0"),
+        ("deepseek-v3", "q4_k_m", "k_b", "q5_0"),  # rows of 128
+        ("deepseek-v3", "q4_k_m", "v_b", "q4_k"),
+        ("deepseek-v3", "mxfp4-moe", "v_b", "mxfp4-moe"),
+        ("deepseek-v3", "fp8-block", "kv_b", "fp8-block"),
+        ("gpt-oss-120b", "mxfp4-moe", "q", "q8_0"),
+        ("gemma3-4b", "nf4", "patch", ""),
+    ],
+)
+def test_the_format_of_a_tensor(model: str, quant: str, role: str, format: str) -> None:
+    shares = weights.assign(resolve.model(model).blueprint, resolve.method(quant))
+    assert {s.format for s in shares if s.weight.role == role and s.weight.stack in ("decoder", "encoder", "vision")} == {format}
 
 
 def test_a_table_of_all_quantisations_is_sorted_by_size(run: Any) -> None:
