@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from llmcalc import resolve
 from llmcalc.blueprint.lower import lower
-from llmcalc.blueprint.parts import Blueprint
-from llmcalc.engines import files, ranks, weights
+from llmcalc.blueprint.parts import Blueprint, Weight
+from llmcalc.engines import files, mixes, ranks, weights
+from llmcalc.quantity import Dim
 from llmcalc.specs import catalogue, read, validate
 from tests.llama_quantize import FTYPES, Quantize, Shape, Tensor, block, spec, tensors
 from tests.test_properties import blueprint as blueprint_of
@@ -355,6 +356,29 @@ def test_what_is_left_in_16_bits(model: str, quant: str, untouched: set[str]) ->
 def test_the_format_of_a_tensor(model: str, quant: str, role: str, format: str) -> None:
     shares = weights.assign(resolve.model(model).blueprint, resolve.method(quant))
     assert {s.format for s in shares if s.weight.role == role and s.weight.stack in ("decoder", "encoder", "vision")} == {format}
+
+
+@pytest.mark.parametrize(
+    ("part", "role", "kind", "stack", "words"),
+    [
+        ("recurrent", "in", "matrix", "decoder", {"all", "linears", "recurrent", "in"}),
+        ("recurrent", "v", "matrix", "decoder", {"all", "linears", "recurrent", "v"}),
+        ("recurrent", "gate", "matrix", "decoder", {"all", "linears", "recurrent"}),
+        ("recurrent", "conv", "conv", "decoder", {"all", "others"}),
+        ("recurrent", "A_log", "table", "decoder", {"all", "others"}),
+        ("ffn", "dense_down", "matrix", "decoder", {"all", "linears", "ffn", "down"}),
+        ("projection", "latent_down", "matrix", "decoder", {"all", "linears", "projection", "latent_down"}),
+        ("audio", "q", "matrix", "audio", {"all", "vision", "vision_linears"}),
+        ("audio", "conv", "conv", "audio", {"all", "vision"}),
+        ("attention", "q", "matrix", "encoder", {"all", "linears", "attention", "q"}),
+        ("cross_attention", "cross_v", "matrix", "decoder", {"all", "linears", "attention", "cross_attention", "v"}),
+    ],
+)
+def test_words_that_mean_a_tensor(part: str, role: str, kind: str, stack: str, words: set[str]) -> None:
+    side = Dim(64, "h")
+    weight = Weight(f"{stack}.{role}", part, role, kind, (side, side), stack, (0, 1), Dim(2, "L"))
+    traits = mixes.Traits(tied=False, experts=0, groups=1, depth=2, roles=frozenset(), depths={})
+    assert mixes.categories(weight, traits) == words
 
 
 def test_a_table_of_all_quantisations_is_sorted_by_size(run: Any) -> None:

@@ -7,7 +7,7 @@ vocabulary: an estimate. A vision tower of a GGUF model stands in a file of its 
 from typing import NamedTuple
 
 from llmcalc.blueprint.parts import Blueprint
-from llmcalc.engines.mixes import Method, assign
+from llmcalc.engines.mixes import Method, assign, in_tower
 from llmcalc.engines.weights import format_of, tensor_bytes
 
 # GGUF specification (docs/gguf.md of ggml-org/ggml): tensors start at multiples of general.alignment, 32 unless said. A
@@ -57,7 +57,7 @@ def file_of(blueprint: Blueprint, method: Method, dtype: str = "", container: st
         one = int(tensor_bytes(weight.shape, form, on_disk=True))
         # A GGUF file has the experts of a layer as one tensor.
         held = depth * (_padded(copies * one, GGUF_ALIGNMENT) if gguf else copies * one)
-        if gguf and weight.part == "vision":
+        if gguf and in_tower(weight):
             apart += held
             continue
         stored += held

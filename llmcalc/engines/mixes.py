@@ -10,7 +10,8 @@ from typing import Any, NamedTuple, Protocol
 from llmcalc.blueprint.parts import Blueprint, Weight
 from llmcalc.quantity import Dim
 
-PREFIXES = ("expert_", "shared_", "cross_")
+PREFIXES = ("expert_", "shared_", "dense_", "cross_")
+TEXT = ("encoder", "decoder")  # every other stack is a tower for images or sound
 
 
 class FormatLike(Protocol):
@@ -69,7 +70,7 @@ def traits_of(blueprint: Blueprint) -> Traits:
         tied=not any(w.part == "lm_head" and w.kind == "matrix" and not w.tied_to for w in blueprint.weights),
         experts=max((int(w.copies) for w in blueprint.weights if w.part == "experts"), default=0),
         groups=_groups(blueprint),
-        depth=next((s.depth for s in reversed(blueprint.stacks) if s.name != "vision"), 0),
+        depth=next((s.depth for s in reversed(blueprint.stacks) if s.name in TEXT), 0),
         roles=frozenset(roles),
         depths={stack.name: stack.depth for stack in blueprint.stacks},
     )
@@ -86,6 +87,11 @@ def _groups(blueprint: Blueprint) -> int:
     return 0
 
 
+def in_tower(weight: Weight) -> bool:
+    """Whether a tensor is of a tower for images or sound rather than of the text model."""
+    return weight.stack not in TEXT
+
+
 def categories(weight: Weight, traits: Traits) -> set[str]:
     """The words by which a rule can mean this tensor."""
     if weight.kind == "gain":
@@ -95,9 +101,10 @@ def categories(weight: Weight, traits: Traits) -> set[str]:
     if weight.role == "embedding":
         # A tied embedding is the head too, and formats chosen for the head win where it is.
         return {"embedding", "all"} | ({"lm_head"} if traits.tied else set())
-    if weight.part == "vision" and weight.kind != "table":
+    if in_tower(weight) and weight.kind != "table":
         return {"vision", "all"} | ({"vision_linears"} if weight.kind == "matrix" else set())
-    if weight.kind in ("table", "conv") or weight.part in ("positions", "pooler", "projection"):
+    outside = weight.part in ("positions", "pooler", "projection") and not weight.layers
+    if weight.kind in ("table", "conv") or outside:
         return {"others", "all"}
     if weight.part in ("lm_head", "router"):
         return {weight.part, "all"}
@@ -110,6 +117,9 @@ def categories(weight: Weight, traits: Traits) -> set[str]:
     if "qkv" in traits.roles and weight.part == "attention" and role in ("q", "k", "v"):
         role = "qkv"
     found = {"all", "linears", weight.part, role}
+    if weight.part == "recurrent" and role in ("gate", "up", "down", "o"):
+        # Names that mean other matrices there than in an FFN or an attention.
+        return found - {role}
     if weight.part == "cross_attention":
         found.add("attention")
     if role in ("gate", "up", "down"):
