@@ -18,8 +18,8 @@ Models = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[MODEL]...",
-        help="Catalogue names or aliases, spec files (my.yaml), a config.json or its folder, .safetensors or .gguf files, or hub ids. "
-        "None: the whole catalogue.",
+        help="Catalogue names or aliases, spec files (my.yaml), a config.json or its folder, .safetensors or .gguf files, "
+        "or hub ids. None: the whole catalogue.",
         show_default=False,
     ),
 ]

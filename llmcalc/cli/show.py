@@ -125,8 +125,17 @@ def _quant(name: str, data: dict[str, Any]) -> tuple[dict[str, Any], list[Any], 
 def _conditions(rule: Any) -> str:
     """Where a rule holds, in words."""
     said = [
+        f"where {rule.instead_of} does not divide the rows" if rule.instead_of else "",
         f"layers: {rule.layers}" if rule.layers else "",
+        f"the first {rule.first}" if rule.first else "",
+        f"counted: {rule.counted}" if rule.counted else "",
         "" if rule.tied is None else f"head {'tied' if rule.tied else 'not tied'}",
         "" if rule.moe is None else f"{'with' if rule.moe else 'without'} experts",
+        f"{rule.experts} experts" if rule.experts else "",
+        f"{rule.min_experts} experts or more" if rule.min_experts else "",
+        f"{rule.min_groups} query heads per KV head or more" if rule.min_groups else "",
+        f"{rule.depth} layers" if rule.depth else "",
+        f"with {', '.join(rule.having)}" if rule.having else "",
+        f"without {', '.join(rule.lacking)}" if rule.lacking else "",
     ]
     return ", ".join(text for text in said if text)
