@@ -231,7 +231,7 @@ def full_data() -> Any:
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
 
-    class FullData(TorchDispatchMode):
+    class FullData(TorchDispatchMode):  # type: ignore[misc]
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             if func is torch.ops.aten._local_scalar_dense.default and args[0].is_meta:
                 return True if args[0].dtype == torch.bool else 1

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
 from typing import Any
 
 from tests.oracle.oracle import choose_experts, full_data, text_inputs
@@ -20,7 +22,7 @@ def cache(model: Any) -> list[dict[str, Any]]:
     token adds, in the encoder for ``cross``), ``fixed`` (name -> shape of what does not grow) and ``dtype`` (name -> dtype where
     it differs from the model's, which is bfloat16 here).
     """
-    short, long = read(run(model, SHORT)), read(run(model, LONG))
+    short, long = run(model, SHORT), run(model, LONG)
     records: dict[str, dict[str, Any]] = {}
     for key, (kind, side, window, tensors) in short.items():
         record: dict[str, Any] = {"kind": kind} | ({"side": side} if side else {}) | ({"window": window} if window else {})
@@ -39,9 +41,16 @@ def cache(model: Any) -> list[dict[str, Any]]:
     return list(records.values())
 
 
-def run(model: Any, tokens: int) -> Any:
-    """The outputs of a forward pass over that many tokens, a cache asked for; the model is bfloat16 from then on."""
+Kept = dict[tuple[str, int], tuple[str, str, int | None, dict[str, Any]]]
+
+
+def run(model: Any, tokens: int) -> Kept:
+    """What the model keeps of that many tokens; the model is bfloat16 from then on.
+
+    Outputs are asked first. RecurrentGemma returns no cache: it fills one that it is given, and its modules hold the rest.
+    """
     import torch
+    from transformers import DynamicCache
 
     model.to(torch.bfloat16)
     choose_experts(model)
@@ -49,31 +58,75 @@ def run(model: Any, tokens: int) -> Any:
     for name, value in arguments.items():
         if value.is_floating_point():
             arguments[name] = value.to(torch.bfloat16)
-    with torch.no_grad(), full_data():
-        return model(**arguments, use_cache=True)
-
-
-def read(outputs: Any) -> dict[tuple[str, int], tuple[str, str, int | None, dict[str, Any]]]:
-    """(side, layer) -> kind, side, window and the layer's floating-point tensors by name."""
-    found: dict[tuple[str, int], tuple[str, str, int | None, dict[str, Any]]] = {}
-    for attribute in ATTRIBUTES:
-        value = getattr(outputs, attribute, None)
-        if value is None:
-            continue
-        sides = {"": value}
-        if hasattr(value, "self_attention_cache"):
-            sides = {"self": value.self_attention_cache, "cross": value.cross_attention_cache}
-        for side, each in sides.items():
-            layers = getattr(each, "layers", None)
-            if layers is None:
-                layers = list(each) if isinstance(each, list | tuple) else [each]
-            for index, layer in enumerate(layers):
-                tensors = {} if layer is None else tensors_of(layer)
-                kind = type(layer).__name__ if hasattr(layer, "__dict__") and not hasattr(layer, "shape") else attribute
-                window = getattr(layer, "sliding_window", None)
-                if tensors:
-                    found[side, index] = (kind, side, int(window) if window is not None else None, tensors)
+    if not model.config.is_encoder_decoder:  # an encoder may refuse it; decoders have it set
+        arguments["use_cache"] = True
+    names = inspect.signature(model.forward).parameters
+    with torch.no_grad(), full_data(), experts_see_all():
+        found = read(model(**arguments))
+        if not found and "past_key_values" in names and type(model).__name__.endswith(("ForCausalLM", "LMHeadModel")):
+            given = DynamicCache(config=model.config)
+            model(**arguments, past_key_values=given)
+            found = read(given)
+    held(model, found)
     return found
+
+
+def experts_see_all() -> Any:
+    """Lets experts that look for their tokens run without data, as if every token were theirs."""
+    import torch.fx.experimental._config as config
+
+    return config.patch(meta_nonzero_assume_all_nonzero=True)
+
+
+def held(model: Any, found: Kept) -> None:
+    """Adds the states that the model's own modules hold, by the first number in the module's name."""
+    for name, module in model.named_modules():
+        tensors = {key: each for key, value in vars(module).items() if "state" in key for each in tensors_of(value).values()}
+        number = re.search(r"\.(\d+)\.", name)
+        if tensors and number:
+            entry = found.setdefault(("", int(number[1])), (type(module).__name__, "", None, {}))
+            entry[3].update(tensors)
+            for key in tensors:
+                setattr(module, key, None)
+
+
+def read(value: Any) -> Kept:
+    """(side, layer) -> kind, side, window and floating-point tensors by name, of outputs or of a cache."""
+    found: Kept = {}
+    caches = {name: getattr(value, name) for name in ATTRIBUTES if getattr(value, name, None) is not None}
+    for attribute, each in (caches or {"": value} if hasattr(value, "layers") else caches).items():
+        sides = {"": each}
+        if hasattr(each, "self_attention_cache"):
+            sides = {"self": each.self_attention_cache, "cross": each.cross_attention_cache}
+        for side, kept in sides.items():
+            read_side(attribute, side, kept, found)
+    return found
+
+
+def read_side(attribute: str, side: str, kept: Any, found: Kept) -> None:
+    """Adds the layers of one cache: its ``layers``, other lists that it has per layer, or a plain list."""
+    banks: list[tuple[str, dict[int, Any]]] = [("", dict(enumerate(kept if isinstance(kept, list | tuple) else [kept])))]
+    if hasattr(kept, "layers") or any(numbered(each) for each in getattr(kept, "__dict__", {}).values()):
+        lists = {name: each for name, each in vars(kept).items() if isinstance(each, list) or numbered(each)}
+        banks = [
+            ("" if name == "layers" else name, dict(enumerate(each)) if isinstance(each, list) else each)
+            for name, each in lists.items()
+        ]
+    for bank, layers in banks:
+        for index, layer in layers.items():
+            tensors = tensors_of(layer)
+            if not tensors:
+                continue
+            kind = bank or (attribute if isinstance(layer, list | tuple) or hasattr(layer, "shape") else type(layer).__name__)
+            window = getattr(layer, "sliding_window", None)
+            own = {f"{bank}.{name}" if bank and len(tensors) > 1 else bank or name: each for name, each in tensors.items()}
+            entry = found.setdefault((side, index), (kind, side, None if window is None else int(window), {}))
+            entry[3].update(own)
+
+
+def numbered(value: Any) -> bool:
+    """Whether the value is a dict with an entry per layer."""
+    return isinstance(value, dict) and bool(value) and all(isinstance(key, int) for key in value)
 
 
 def tensors_of(value: Any) -> dict[str, Any]:
