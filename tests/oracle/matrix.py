@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import sys
+import time
 import traceback
 from multiprocessing import get_context
 from typing import Any
@@ -16,6 +17,7 @@ from tests.oracle.shrink import DEFAULTS, TRIES, changes, profiles
 
 WORKERS = 3
 MOST_PARAMETERS_ON_CPU = 30_000_000
+SECONDS_EACH, SECONDS_A_TYPE = 8, 40  # of work, not of waiting
 SAME_KEPT = 3  # rows that change nothing: enough to show that a key does not matter
 TEXT = ("ForCausalLM", "ForMaskedLM", "ForSeq2SeqLM")
 OTHERS = ("ForImageTextToText", "ForMultimodalLM", "ForSpeechSeq2Seq", "ForTextEncoding")
@@ -43,13 +45,13 @@ def types() -> list[str]:
 
 
 def limited(seconds: int) -> None:
-    """Raises TooSlowError in this process after that many seconds; 0 calls it off."""
+    """Raises TooSlowError in this process after that many seconds of work; 0 calls it off."""
 
     def stop(*_: Any) -> None:
         raise TooSlowError
 
-    signal.signal(signal.SIGALRM, stop)
-    signal.alarm(seconds)
+    signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
 def ask(config: dict[str, Any], architecture: str | None, with_flops: bool = False, with_cache: bool = True) -> dict[str, Any]:
@@ -57,7 +59,7 @@ def ask(config: dict[str, Any], architecture: str | None, with_flops: bool = Fal
     from tests.oracle.oracle import build, counts, flops
     from tests.oracle.states import cache
 
-    limited(30)
+    limited(SECONDS_EACH)
     try:
         model = build(config, architecture)
         found = counts(model)
@@ -185,7 +187,10 @@ def examine(model_type: str) -> dict[str, Any]:
     records = [{"model_type": model_type, "config": base, "set": {}, **figures}]
     worked: list[dict[str, Any]] = []
     same = 0
+    start = time.process_time()
     for change in changes(model_type, base, built)[:TRIES]:
+        if time.process_time() - start > SECONDS_A_TYPE:
+            break
         record = attempt(model_type, base, change, readable)
         if record is None:
             continue
@@ -255,8 +260,8 @@ def main(only: list[str] | None = None) -> None:
         failed = versions().get("failed", {})
     else:
         failed = {}
-    with get_context("spawn").Pool(WORKERS, maxtasksperchild=8) as pool:
-        for record in pool.imap(examine, names, chunksize=1):
+    with get_context("spawn").Pool(WORKERS, maxtasksperchild=30) as pool:
+        for record in pool.imap_unordered(examine, names, chunksize=1):
             name = record["model_type"]
             failed.pop(name, None)
             kept.pop(name, None)
