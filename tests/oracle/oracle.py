@@ -164,11 +164,14 @@ def banks(model: Any) -> list[tuple[str, int, int]]:
         own = dict(module.named_parameters(recurse=False))
         stacks = {each.shape[0] for each in own.values() if each.dim() == 3}
         if leaf in ("experts", "mlp_experts") and isinstance(module, torch.nn.ModuleList | torch.nn.ModuleDict):
-            found.append((name, sum(each.numel() for each in module.parameters()), len(module)))
-        elif leaf == "experts" and not own and isinstance(count := getattr(module, "num_experts", None), int):
+            count = sum(any(True for _ in child.parameters()) for child in module.children())
             found.append((name, sum(each.numel() for each in module.parameters()), count))
-        elif len(stacks) == 1 and is_routed(model, name, experts := stacks.pop()):
-            found.append((name, sum(each.numel() for each in own.values() if each.shape[0] == experts), experts))
+        elif leaf == "experts" and not own and isinstance(number := getattr(module, "num_experts", None), int):
+            found.append((name, sum(each.numel() for each in module.parameters()), number))
+        else:  # LongCat has more rows of one matrix than of the other
+            for experts in stacks:
+                if is_routed(model, name, experts):
+                    found.append((name, sum(each.numel() for each in own.values() if each.shape[0] == experts), experts))
     return found
 
 
@@ -193,6 +196,8 @@ def top_k(model: Any, name: str) -> int:
     """How many experts of the bank a token uses, by the router beside it, else by the configuration nearest to it."""
     for module in above(model, name):
         for each in (module, *module.children()):
+            if type(each).__name__.endswith("Top2Router"):  # NLLB-MoE has no number for it
+                return 2
             for key in TOP_K:
                 value = getattr(each, key, None)
                 if isinstance(value, int) and not isinstance(value, bool):

@@ -53,11 +53,17 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     },
     "bailing_hybrid": {"layer_group_size": 2, "num_expert_group": 2},
     "deepseek_v2": {"num_experts_per_tok": 2},
-    "dots1": {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 2},
+    "dots1": {"n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2, "n_group": 2},
     "esm": {"vocab_size": 33, "hidden_size": 64, "num_hidden_layers": 4, "pad_token_id": 1, "mask_token_id": 32},
     "granitemoehybrid": {"layer_types": ["mamba", "mamba", "attention", "mamba"]},
-    "hunyuan_v1_dense": {"head_dim": 16},
-    "hunyuan_v1_moe": {"head_dim": 16, "num_experts": 4, "moe_topk": 2},
+    "hunyuan_v1_moe": {"num_experts": 4, "moe_topk": 2},
+    "qwen4_exp_text": {
+        "indexer_n_heads": 4,
+        "indexer_kv_heads": 1,
+        "indexer_head_dim": 16,
+        "indexer_budget": 8,
+        "indexer_compress_ratio": 4,
+    },
     "lfm2_moe": {"layer_types": ["conv", "conv", "full_attention", "conv"]},
 }
 STRINGS = {
@@ -89,6 +95,8 @@ def shrink(model_type: str) -> dict[str, Any]:
     for name in record["derived"]:
         if re.search(r"(kv|key_value).*heads?$", name) and name not in record.get("aliases", {}):
             config[name] = 2
+    config |= {name: 16 for name in ("head_dim",) if record["defaults"].get(name, 0) is None}
+    config |= {name: 2 for name in ("num_key_value_heads",) if record["defaults"].get(name, 0) is None}
     if "kv_lora_rank" in config and "num_attention_heads" in config and "num_key_value_heads" in config:
         config["num_key_value_heads"] = config["num_attention_heads"]  # MLA has no groups
     sections = (record["defaults"].get("rope_parameters") or {}).get("mrope_section")
