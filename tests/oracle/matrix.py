@@ -153,10 +153,14 @@ def with_padding(model_type: str, config: dict[str, Any]) -> dict[str, Any]:
         for name, value in config.items()
     }
     try:
-        default = getattr(CONFIG_MAPPING[model_type](), "pad_token_id", None)
-    except Exception:  # no class of its own
-        default = None
-    return inside | ({"pad_token_id": 3} if isinstance(default, int) and default >= config.get("vocab_size", default + 1) else {})
+        default = CONFIG_MAPPING[model_type]()
+    except Exception:  # no class of its own, or one that has no defaults
+        return inside
+    padding = getattr(default, "pad_token_id", None)
+    if not hasattr(default, "pad_token_id") and default.sub_configs:  # some classes read it outside of the text all the same
+        return inside | {"pad_token_id": 3}
+    beyond = isinstance(padding, int) and padding >= config.get("vocab_size", padding + 1)
+    return inside | ({"pad_token_id": 3} if beyond else {})
 
 
 def more_layers(config: dict[str, Any], layers: int) -> dict[str, Any]:

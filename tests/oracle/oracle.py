@@ -62,6 +62,8 @@ def class_name(config: Any) -> str:
     order = list(HEADS)
     if getattr(config, "is_encoder_decoder", False) or getattr(config, "is_decoder", False):
         order = [kind for kind in order if kind != "MASKED_LM"]
+    if config.sub_configs:  # the class for text alone would want the configuration of the text alone
+        order.sort(key=lambda kind: kind == "CAUSAL_LM")
     for kind in order:
         name = getattr(modeling_auto, f"MODEL_FOR_{kind}_MAPPING_NAMES").get(config.model_type)
         if name is not None:
@@ -158,7 +160,7 @@ def banks(model: Any) -> list[tuple[str, int, int]]:
 
     found: list[tuple[str, int, int]] = []
     for name, module in model.named_modules():
-        if any(name.startswith(f"{bank}.") for bank, _, _ in found):
+        if "shared" in name or any(name.startswith(f"{bank}.") for bank, _, _ in found):
             continue
         leaf = name.rpartition(".")[2]
         own = dict(module.named_parameters(recurse=False))
@@ -177,7 +179,7 @@ def banks(model: Any) -> list[tuple[str, int, int]]:
 
 def is_routed(model: Any, name: str, experts: int) -> bool:
     """Whether a stack of three dimensions is a bank of experts: it is called so, or some attribute above it counts its experts."""
-    if "expert" in name.rpartition(".")[2] and "shared" not in name.rpartition(".")[2]:
+    if "expert" in name.rpartition(".")[2]:
         return True
     for module in above(model, name):
         for key, value in vars(module).items():
@@ -255,6 +257,7 @@ def flops(model: Any, seq_len: int, encoder_len: int | None = None) -> int:
     from torch.utils.flop_counter import FlopCounterMode
 
     choose_experts(model)
+    model.requires_grad_(False)  # the counter follows gradients where it sees some
     counter = FlopCounterMode(display=False)
     arguments = text_inputs(model, seq_len, encoder_len)
     with torch.no_grad(), full_data(), counter:

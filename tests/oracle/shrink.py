@@ -52,6 +52,16 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         }
     },
     "bailing_hybrid": {"layer_group_size": 2, "num_expert_group": 2},
+    "dbrx": {
+        "attn_config": {"clip_qkv": 8.0, "kv_n_heads": 2, "rope_theta": 10000.0},
+        "ffn_config": {"ffn_hidden_size": 96, "moe_num_experts": 4, "moe_top_k": 2},
+    },
+    "chameleon": {"vocabulary_map": {"<image>": 4}},
+    "diffusion_gemma_text": {"num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 40},
+    **dict.fromkeys(("qwen2_vl_text", "qwen2_5_vl_text", "qwen2_5_omni_text"), {"hidden_size": 512}),
+    "glm4v_text": {"head_dim": 128},
+    "glm4v_moe_text": {"head_dim": 128},
+    "glm_ocr_text": {"head_dim": 128},
     "deepseek_v2": {"num_experts_per_tok": 2},
     "dots1": {"n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2, "n_group": 2},
     "esm": {"vocab_size": 33, "hidden_size": 64, "num_hidden_layers": 4, "pad_token_id": 1, "mask_token_id": 32},
