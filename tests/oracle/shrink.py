@@ -57,11 +57,13 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         "ffn_config": {"ffn_hidden_size": 96, "moe_num_experts": 4, "moe_top_k": 2},
     },
     "chameleon": {"vocabulary_map": {"<image>": 4}},
+    "emu3": {"vocabulary_map": {"<image>": 4}},
+    "xmod": {"default_language": "en_XX"},
     "diffusion_gemma_text": {"num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 40},
-    **dict.fromkeys(("qwen2_vl_text", "qwen2_5_vl_text", "qwen2_5_omni_text"), {"hidden_size": 512}),
-    "glm4v_text": {"head_dim": 128},
+    **{key: {"hidden_size": 512} for key in ("qwen2_vl_text", "qwen2_5_vl_text", "qwen2_5_omni_text")},
+    "glm4v_text": {"head_dim": 64},
     "glm4v_moe_text": {"head_dim": 128},
-    "glm_ocr_text": {"head_dim": 128},
+    "glm_ocr_text": {"head_dim": 64},
     "deepseek_v2": {"num_experts_per_tok": 2},
     "dots1": {"n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2, "n_group": 2},
     "esm": {"vocab_size": 33, "hidden_size": 64, "num_hidden_layers": 4, "pad_token_id": 1, "mask_token_id": 32},
@@ -179,7 +181,7 @@ def values_for(name: str, value: Any) -> list[Any]:
         if value == 0:
             return [1, 2]
         one = [1] if value > 1 and re.search(r"heads?$|experts?|layers?$|group|top_?k|per_tok|window", name) else []
-        return [value * 2, value + 1, *one, *([100_000] if "window" in name else [])]
+        return [value * 2, value + 1, *one, *([100_000] if "sliding" in name else [])]
     if isinstance(value, float):
         return [value * 2, value / 2] if re.search(r"(factor|ratio|multiplier|expand|mult)$", name) and "rotary" not in name else []
     if isinstance(value, str):
