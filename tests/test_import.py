@@ -97,7 +97,10 @@ FLOPS_OFF = {
     "diffllama": (0.1, "values are read at twice their width"),
     "deepseek_v4": (0.1, "attention over the compressed context"),
 }
-CACHE_OTHERWISE = {"falcon": "the class caches grouped keys and values broadcast to all heads"}
+CACHE_OTHERWISE = {
+    "falcon": "the class caches grouped keys and values broadcast to all heads",
+    "stablelm": "a head of which one dim would be rotated comes out one dim wider",
+}
 
 
 def by_type() -> list[Any]:

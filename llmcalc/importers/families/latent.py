@@ -182,7 +182,7 @@ def deepseek_v4(c: Config, _: Any) -> Spec:
         return found
 
     ratios = c.each("compress_ratios", layers, int)
-    usual = [heavy if i < 2 or i % 2 else sparse for i in range(layers)]
+    usual = [sparse if i >= 2 and i % 2 else heavy for i in range(layers)]
     if ratios is not None:
         usual = [{0: "sliding_attention", 4: sparse, 128: heavy}.get(ratio, "") for ratio in ratios]
     types = c.each("layer_types", layers) or usual
