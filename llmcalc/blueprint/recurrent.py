@@ -32,6 +32,12 @@ class _Lowering:
         biased = self.spec.bias if bias is None else bias
         self.draft.linear(self.at, role, PART, out, into, reads or self.reads, writes or role, bias=biased)
 
+    def per_head(self, role: str, out: Dim, into: Dim, reads: str, writes: str) -> None:
+        """A projection within each head, block-diagonal over all of them."""
+        shape = (out, into) if self.a == 1 else (self.a, out, into)
+        name = self.draft.weight(self.at, role, PART, "matrix", shape)
+        self.draft.op(self.at, role, PART, "matmul", reads, writes, out, inner=into, repeats=self.a, weight=name)
+
     def vector(self, role: str, *shape: Dim) -> None:
         """Parameters that are no matrix product: decays, skips, step biases."""
         kind = "bias" if len(shape) == 1 else "table"
@@ -71,15 +77,19 @@ class _Lowering:
 
 
 def _mamba(low: _Lowering) -> None:
-    """Selective state space (Gu and Dao 2023, section 3.6): step size of rank r, B and C of N from the inner state."""
-    spec, i, n, r = low.spec, low.inner, low.n, low.r
+    """Selective state space (Gu and Dao 2023, section 3.6): step size of rank r, B and C of N from the inner state.
+
+    With heads (Zamba) the inner state is split into them, and each has its own step size, B and C.
+    """
+    spec, i, n, r, a, d = low.spec, low.inner, low.n, low.r, low.a, low.d
     low.linear("in", 2 * i, low.h, writes="inner")
     low.conv(i, "inner")
-    low.linear("x", r + 2 * n, i, "inner", "selection", bias=False)
+    low.per_head("x", r + 2 * n, d, "inner", "selection")
     if spec.norm == "inputs":
         for role, width in (("dt_norm", r), ("b_norm", n), ("c_norm", n)):
             low.gain(role, width, "selection")
-    low.linear("dt", i, r, "selection", "step", bias=True)
+    low.per_head("dt", d, r, "selection", "step")
+    low.vector("dt.bias", i)
     low.vector("A_log", i, n)
     low.vector("D", i)
     low.scan(("inner", "selection", "step"), i, [("state_read", i, n, ONE)])
@@ -111,22 +121,25 @@ def _gated_delta(low: _Lowering) -> None:
     low.vector("dt_bias", low.a)
     low.vector("A_log", low.a)
     q = Dim(low.spec.chunk, "Q")
-    rule = [("chunk_keys", low.a, low.d_k, q), ("chunk_solve", low.a, q, low.d_k + low.d), ("state_old", low.a, low.d_k, low.d)]
-    low.scan(("inner", "gates"), values, [*(rule if low.spec.chunk else rule[2:]), *low.chunks(low.d_k, low.d)])
+    rule = [("chunk_keys", low.a, low.d_k, q), ("state_old", low.a, low.d_k, low.d)]
+    low.scan(("inner", "gates"), values, [*(rule if low.spec.chunk else rule[1:]), *low.chunks(low.d_k, low.d)])
     low.state(low.a, low.d_k, low.d)
     low.gain("gate_norm", low.d, "scanned")
     low.linear("out", low.h, values, "scanned", "recurrent_out")
 
 
 def _kimi_delta(low: _Lowering) -> None:
-    """Kimi delta attention (Kimi Linear, section 3): the gated delta rule with a decay per channel, of rank r."""
+    """Kimi delta attention (Kimi Linear, section 3): the gated delta rule with a decay per channel, of rank r or full."""
     wide = low.a * low.d
     for role in ("q", "k", "v"):
         low.linear(role, wide, low.h, writes="inner")
     low.conv(3 * wide, "inner")
     for role in ("decay", "gate"):
-        low.linear(f"{role}_a", low.r, low.h, writes=f"{role}_low")
-        low.linear(f"{role}_b", wide, low.r, f"{role}_low", role)
+        if low.r:
+            low.linear(f"{role}_a", low.r, low.h, writes=f"{role}_low")
+            low.linear(f"{role}_b", wide, low.r, f"{role}_low", role)
+        else:
+            low.linear(role, wide, low.h)
     low.linear("beta", low.a, low.h)
     low.vector("dt_bias", wide)
     low.vector("A_log", low.a)
@@ -150,9 +163,8 @@ def _rg_lru(low: _Lowering) -> None:
         low.draft.state(low.at, "conv_state", (i, taps - 1))
     low.vector("decay", i)
     for role in ("input_gate", "recurrence_gate"):
-        name = low.draft.weight(low.at, role, PART, "matrix", (low.a, low.d, low.d))
-        low.draft.weight(low.at, f"{role}.bias", PART, "bias", (low.a, low.d))
-        low.draft.op(low.at, role, PART, "matmul", "inner", role, low.d, inner=low.d, repeats=low.a, weight=name)
+        low.per_head(role, low.d, low.d, "inner", role)
+        low.vector(f"{role}.bias", low.a, low.d)
     low.draft.op(low.at, "scan", PART, "multiply", ("inner", "branch", "input_gate", "recurrence_gate"), "scanned", i)
     low.state(i)
     low.linear("out", low.h, i, "scanned", "recurrent_out")

@@ -87,7 +87,7 @@ class Recurrent(Record):
     groups: Count | None = None
     """Groups of heads that share B and C (mamba2); 1 unless said."""
     rank: Count | None = None
-    """Rank of the step size (mamba) or of the gates (kimi-delta)."""
+    """Rank of the step size (mamba) or of the gates (kimi-delta, full unless said)."""
     conv: Count | None = None
     """Width of the causal convolution, tokens; none unless said."""
     conv_bias: bool | None = None

@@ -18,7 +18,7 @@ MIXERS = {
     "mamba": ("state", "rank", "conv"),
     "mamba2": ("state", "heads", "conv"),
     "gated-delta": ("heads", "head_dim", "key_dim", "conv"),
-    "kimi-delta": ("heads", "head_dim", "rank", "conv"),
+    "kimi-delta": ("heads", "head_dim", "conv"),
     "rg-lru": ("heads", "conv"),
     "rwkv": (),
     "lightning": ("heads", "head_dim"),

@@ -1,0 +1,191 @@
+"""Hybrids with Mamba layers among their attention: Jamba, Bamba, Granite 4, Falcon-H1, Nemotron-H, Zamba 1 and 2."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llmcalc.importers.config import MAX_LAYERS, Config
+from llmcalc.importers.families.recurrent import inner_width, kinds, mamba2_mixer, mamba2_named, mamba_mixer
+from llmcalc.importers.shape import Spec, biases, by_type, decoder, every, extra, heads_of
+
+
+def jamba(c: Config, _: Any) -> Spec:
+    """Jamba: one attention layer in a period, a mixture in every second FFN; no positions."""
+    depth = c.layers()
+    for name in ("attn_layer", "expert_layer"):
+        if c.count(f"{name}_offset", least=0) >= c.count(f"{name}_period"):
+            raise c.error(f"{name}_offset", "is not within the period")
+    mixer = mamba_mixer(c, "mamba_d_state", "mamba_d_conv", "mamba_dt_rank", "mamba_conv_bias", "mamba_proj_bias")
+    mixer |= {"width": inner_width(c, "mamba_expand"), "norm": "inputs"}
+    types = every(depth, c.count("attn_layer_period"), "mamba", "attention", c.count("attn_layer_offset", least=0))
+    moe = {"experts": c.count("num_experts"), "top_k": c.count("num_experts_per_tok"), "ffn": c.count("intermediate_size")}
+    routed = every(depth, c.count("expert_layer_period"), "dense", "moe", c.count("expert_layer_offset", least=0))
+    # A mixture of one expert is built as a plain FFN.
+    mixture: Spec = {"moe": moe} if moe["experts"] > 1 else {}
+    blocks = [
+        {**({"recurrent": mixer} if kind == "mamba" else {}), **(mixture if ffn == "moe" else {})}
+        for kind, ffn in zip(types, routed, strict=True)
+    ]
+    return decoder(c, positions="none", blocks=blocks)
+
+
+def bamba(c: Config, _: Any) -> Spec:
+    """Bamba: Mamba-2 layers, and attention where the config says."""
+    attends = c.chosen("attn_layer_indices")
+    mixer = mamba2_mixer(c)
+    spec = decoder(c, biases=biases(attention=c.flag("attention_bias"), ffn=c.flag("mlp_bias")))
+    return {**spec, "blocks": [{} if index in attends else {"recurrent": mixer} for index in range(spec["layers"])]}
+
+
+def granite_hybrid(c: Config, _: Any) -> Spec:
+    """Granite 4: Mamba-2 or attention, then a mixture beside a shared expert, which alone is the FFN where there are no experts."""
+    experts = c.count("num_local_experts", least=0)
+    shared = c.count("shared_intermediate_size")
+    ffn: Spec = {"ffn": shared}
+    if experts:
+        moe = {"experts": experts, "top_k": c.count("num_experts_per_tok"), "ffn": c.count("intermediate_size"), "shared_ffn": shared}
+        ffn = {"ffn": None, "moe": moe}
+    spec = decoder(c, biases=biases(attention=c.flag("attention_bias")), **ffn)
+    types = kinds(c, spec["layers"], ["linear_attention"] * spec["layers"])
+    # Whatever is no recurrent layer is attention.
+    blocks = [{"recurrent": mamba2_mixer(c)} if kind == "linear_attention" else {} for kind in types]
+    return {**spec, "positions": "rotary" if c.get("position_embedding_type") == "rope" else "none", "blocks": blocks}
+
+
+def falcon_h1(c: Config, _: Any) -> Spec:
+    """Falcon-H1: attention and Mamba-2 side by side in every layer."""
+    hidden = c.count("hidden_size")
+    into, out = c.flag("mamba_proj_bias"), c.flag("projectors_bias")
+    width = inner_width(c, "mamba_expand") if c.maybe("mamba_d_ssm") is None else c.count("mamba_d_ssm")
+    mixer = mamba2_mixer(c, width=width, bias=into and out, norm="gated" if c.flag("mamba_rms_norm") else "none")
+    projected = 2 * width + 2 * mixer["groups"] * mixer["state"] + mixer["heads"]
+    lone = [extra("in.bias", projected, part="recurrent")] if into and not out else []
+    lone += [extra("out.bias", hidden, part="recurrent")] if out and not into else []
+    said = biases(attention=c.flag("attention_bias"), ffn=c.flag("mlp_bias"))
+    return decoder(c, attention=True, recurrent=mixer, biases=said, extra=lone)
+
+
+_NEMOTRON = {"M": "linear_attention", "E": "moe", "*": "full_attention", "-": "mlp"}
+
+
+def _nemotron_layers(c: Config) -> list[str]:
+    """The type of each layer: a list, or a pattern with a letter for each."""
+    said, pattern = c.get("layers_block_type"), c.text("hybrid_override_pattern")
+    if said is None and pattern:
+        if not set(pattern) <= set(_NEMOTRON):
+            raise c.error("hybrid_override_pattern", f"found {pattern!r}, allowed: the letters {' '.join(_NEMOTRON)}")
+        types = [_NEMOTRON[letter] for letter in pattern]
+    else:
+        usual = ["linear_attention", "moe", "full_attention", "mlp"]
+        types = kinds(c, len(said) if isinstance(said, list) else 0, usual, "layers_block_type")
+    if not 0 < len(types) <= MAX_LAYERS:
+        raise c.error("layers_block_type", f"{len(types)} layers, allowed: 1 to {MAX_LAYERS:,}")
+    return types
+
+
+def nemotron_h(c: Config, _: Any) -> Spec:
+    """Nemotron-H: a layer is one thing, Mamba-2, attention, an FFN or a mixture, behind one norm. The head is never tied."""
+    hidden, latent, mlp_bias = c.count("hidden_size"), c.maybe("moe_latent_size"), c.flag("mlp_bias")
+    types = _nemotron_layers(c)
+    mixer = mamba2_named(
+        c, "mamba_num_heads", "mamba_head_dim", "ssm_state_size",
+        groups="mamba_n_groups" if c.says("mamba_n_groups") else "n_groups",
+        conv="mamba_d_conv" if c.says("mamba_d_conv") else "conv_kernel",
+        conv_bias="mamba_conv_bias" if c.says("mamba_conv_bias") else "use_conv_bias",
+        bias="use_bias",
+        chunk="mamba_chunk_size" if c.says("mamba_chunk_size") else "chunk_size",
+    )  # fmt: skip
+    shared = c.count("moe_shared_expert_intermediate_size", least=0) or c.count("intermediate_size")
+    moe = {
+        "experts": c.count("n_routed_experts"), "top_k": c.count("num_experts_per_tok"), "ffn": c.count("moe_intermediate_size"),
+        "shared_ffn": shared, "correction_bias": "buffer", "latent": latent,
+    }  # fmt: skip
+    # The routed experts have no biases, what stands beside them has.
+    beside = [extra("shared_up.bias", shared, part="shared_experts"), extra("shared_down.bias", hidden, part="shared_experts")]
+    if latent:
+        beside += [extra("latent_down.bias", latent, part="projection"), extra("latent_up.bias", hidden, part="projection")]
+    blocks: dict[str, Spec] = {
+        "linear_attention": {"recurrent": mixer, "ffn": 0},
+        "full_attention": {"ffn": 0},
+        "mlp": {"attention": False, "ffn": c.count("intermediate_size"), "biases": biases(ffn=mlp_bias)},
+        "moe": {"attention": False, "moe": {k: v for k, v in moe.items() if v is not None}, "extra": beside if mlp_bias else []},
+    }
+    return {
+        "layers": len(types), "hidden": hidden, **heads_of(c), "vocab": c.count("vocab_size"),
+        "context": c.maybe("max_position_embeddings"), "gated": False, "activation": c.text("mlp_hidden_act"), "positions": "none",
+        "tied_head": False, "blocks": by_type(types, blocks, c, "layers_block_type"),
+    }  # fmt: skip
+
+
+def _zamba(c: Config, mixer: Spec, types: list[str], **more: Any) -> Spec:
+    """Zamba's layers: a mixer each, and in the hybrid ones a shared block before it with a projection of the layer's own."""
+    hidden = c.count("hidden_size")
+    extras = [extra("shared_projection", hidden, hidden, part="projection"), *more.pop("adapters", [])]
+    blocks: dict[str, Spec] = {
+        "linear_attention": {"recurrent": mixer, "ffn": 0},
+        "hybrid": {"recurrent": mixer, "attention": True, "shared_blocks": more.pop("shared"), "extra": extras},
+    }
+    spec = {**decoder(c, **more), "head_dim": more.get("head_dim") or 2 * hidden // c.count("num_attention_heads")}
+    return {**spec, "blocks": by_type(types, blocks, c, "layers_block_type")}
+
+
+def zamba(c: Config, _: Any) -> Spec:
+    """Zamba: Mamba layers whose channels are split into heads, and one attention block that serves many of them."""
+    depth, hidden = c.layers(), c.count("hidden_size")
+    if c.count("attention_hidden_size", 2 * hidden) != 2 * hidden:
+        raise c.error("attention_hidden_size", f"not {2 * hidden}, hidden state and embedding side by side")
+    if c.get("layers_block_type") is None and depth < 3:
+        raise c.error("layers_block_type", "missing; a model of fewer than three layers needs it")
+    rest = every(depth, c.count("attn_layer_period"), "linear_attention", "hybrid", c.count("attn_layer_offset", least=0))
+    types = kinds(c, depth, ["linear_attention", "linear_attention", "hybrid", *rest][:depth], "layers_block_type")
+    mixer = mamba_mixer(c, "mamba_d_state", "mamba_d_conv", "mamba_dt_rank", "mamba_conv_bias", "mamba_proj_bias")
+    mixer |= {"width": inner_width(c, "mamba_expand"), "heads": c.count("n_mamba_heads")}
+    # transformers shares the block along with the embedding: it unties both.
+    shared = 1 if c.flag("tie_word_embeddings") else max(types.count("hybrid"), 1)
+    return _zamba(c, mixer, types, shared=shared, positions="none", head_dim=c.maybe("attention_head_dim"))
+
+
+def zamba2(c: Config, _: Any) -> Spec:
+    """Zamba 2: Mamba-2 layers, a few attention blocks in turn, and low-rank adapters that make them each layer's own."""
+    hidden, rank = c.count("hidden_size"), c.count("adapter_rank")
+    ffn = c.count("intermediate_size", 0, least=0) or 4 * hidden
+    usual = "MMMMMMH" + "MMMMMH" * 6 + "MMMMH" + "MMMH" + "MM"
+    names = {"M": "linear_attention", "H": "hybrid"}
+    types = kinds(c, c.layers(), [names[letter] for letter in usual], "layers_block_type")
+    if len(types) != c.layers():
+        raise c.error("layers_block_type", f"{len(types)} entries for {c.layers()} layers")
+    if not c.flag("tie_word_embeddings") and types.count("hybrid") > c.count("num_mem_blocks"):
+        raise c.error("tie_word_embeddings", "false also unties the shared blocks in transformers; such a model is not counted")
+    adapted = [("gate_up", hidden, 2 * ffn, "ffn")]
+    if c.flag("use_shared_attention_adapter"):
+        adapted += [(name, 2 * hidden, 2 * hidden, "attention") for name in ("q", "k", "v")]
+    adapters = [
+        tensor
+        for name, into, out, part in adapted
+        for tensor in (extra(f"{name}_adapter_down", rank, into, part=part), extra(f"{name}_adapter_up", out, rank, part=part))
+    ]
+    width, heads = inner_width(c, "mamba_expand"), c.count("n_mamba_heads")
+    if width % heads:
+        raise c.error("n_mamba_heads", f"{heads} heads do not divide the inner width {width}")
+    # The convolution has its bias whatever use_conv_bias says.
+    mixer = {
+        "type": "mamba2", "heads": heads, "head_dim": width // heads, "state": c.count("mamba_d_state"),
+        "groups": c.count("mamba_ngroups"), "conv": c.count("mamba_d_conv"), "conv_bias": True,
+        "bias": c.flag("add_bias_linear"), "norm": "gated", "chunk": c.count("chunk_size"),
+    }  # fmt: skip
+    return _zamba(
+        c,
+        mixer,
+        types,
+        shared=c.count("num_mem_blocks"),
+        adapters=adapters,
+        ffn=ffn,
+        biases=biases(ffn=c.flag("add_bias_linear")),
+        positions="rotary" if c.flag("use_mem_rope") else "none",
+    )
+
+
+FAMILIES = {
+    "jamba": jamba, "bamba": bamba, "granitemoehybrid": granite_hybrid, "falcon_h1": falcon_h1, "nemotron_h": nemotron_h,
+    "zamba": zamba, "zamba2": zamba2,
+}  # fmt: skip
