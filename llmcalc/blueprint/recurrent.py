@@ -69,11 +69,16 @@ class _Lowering:
         """The recurrent state, in fp32."""
         self.draft.state(self.at, "state", shape, "fp32", self.a)
 
-    def chunks(self, qk: Dim, v: Dim) -> list[tuple[str, Dim, Dim, Dim]]:
-        """Scores and weighted sums inside a chunk, reading and writing the state between chunks."""
+    def chunks(self, qk: Dim, v: Dim, *further: tuple[str, Dim, Dim]) -> list[tuple[str, Dim, Dim, Dim]]:
+        """Scores and weighted sums inside a chunk, and ``further`` products (name, inner, width); reading and writing the state.
+
+        A state is handed from chunk to chunk. (transformers' fallback for Mamba-2 sums over all pairs of chunks at once: more by
+        (s/Q + 1)^2 state sizes, which no kernel does.)
+        """
         q = Dim(self.spec.chunk, "Q")
-        inside = [("chunk_scores", self.a, qk, q), ("chunk_values", self.a, q, v)] if self.spec.chunk else []
-        return [*inside, ("state_write", self.a, qk, v), ("state_read", self.a, qk, v)]
+        inside = [("chunk_scores", qk, q), ("chunk_values", q, v)]
+        said = [product for product in (*inside, *further) if self.spec.chunk or not product[0].startswith("chunk")]
+        return [(name, self.a, inner, width) for name, inner, width in (*said, ("state_write", qk, v), ("state_read", qk, v))]
 
 
 def _mamba(low: _Lowering) -> None:
@@ -120,9 +125,9 @@ def _gated_delta(low: _Lowering) -> None:
     low.conv(mixed, "inner")
     low.vector("dt_bias", low.a)
     low.vector("A_log", low.a)
-    q = Dim(low.spec.chunk, "Q")
-    rule = [("chunk_keys", low.a, low.d_k, q), ("state_old", low.a, low.d_k, low.d)]
-    low.scan(("inner", "gates"), values, [*(rule if low.spec.chunk else rule[1:]), *low.chunks(low.d_k, low.d)])
+    # Inside a chunk the deltas are a triangular system, solved and not multiplied.
+    rule = (("chunk_keys", low.d_k, Dim(low.spec.chunk, "Q")), ("state_old", low.d_k, low.d))
+    low.scan(("inner", "gates"), values, low.chunks(low.d_k, low.d, *rule))
     low.state(low.a, low.d_k, low.d)
     low.gain("gate_norm", low.d, "scanned")
     low.linear("out", low.h, values, "scanned", "recurrent_out")
@@ -143,7 +148,11 @@ def _kimi_delta(low: _Lowering) -> None:
     low.linear("beta", low.a, low.h)
     low.vector("dt_bias", wide)
     low.vector("A_log", low.a)
-    low.scan(("inner", "decay", "beta", "gate"), wide, [("state_old", low.a, low.d, low.d), *low.chunks(low.d, low.d)])
+    # Decays per channel keep the scores from being matrix products; the triangular system is inverted, and multiplies both sides.
+    q = Dim(low.spec.chunk, "Q")
+    rule = (("chunk_updates", q, 2 * low.d), ("state_old", low.d, low.d))
+    products = [each for each in low.chunks(low.d, low.d, *rule) if each[0] != "chunk_scores"]
+    low.scan(("inner", "decay", "beta", "gate"), wide, products)
     low.state(low.a, low.d, low.d)
     low.gain("gate_norm", low.d, "scanned")
     low.linear("out", low.h, wide, "scanned", "recurrent_out")
@@ -212,7 +221,7 @@ def _mlstm(low: _Lowering) -> None:
         low.linear(role, width, low.h)
     for role in ("input_gate", "forget_gate"):
         low.linear(role, low.a, low.h, bias=True)
-    low.scan(("q", "k", "v", "input_gate", "forget_gate"), values, low.chunks(low.d_k, low.d))
+    low.scan(("q", "k", "v", "input_gate", "forget_gate"), values, low.chunks(low.d_k, low.d, ("normaliser_read", low.d_k, ONE)))
     low.draft.state(low.at, "state", (low.a, low.d_k, low.d), heads=low.a)
     low.draft.state(low.at, "normaliser", (low.a, low.d_k + 1), heads=low.a)
     low.gain("output_norm", values, "scanned")

@@ -22,8 +22,9 @@ RENAMED = {"kimi_k2": "deepseek_v3"}
 # module -> the types it reads. Only the module that is needed is imported.
 MODULES = {
     "dense": "llama mistral qwen2 qwen3",
-    "recurrent": "mamba falcon_mamba mamba2 rwkv",
-    "hybrid": "jamba bamba granitemoehybrid falcon_h1 nemotron_h zamba zamba2",
+    "recurrent": "mamba falcon_mamba mamba2 rwkv xlstm",
+    "hybrid": "jamba bamba falcon_h1 nemotron_h zamba zamba2",
+    "hybrid_granite": "granitemoehybrid granitemoeshared granite_swa granitemoe_swa",
     "hybrid_linear": "qwen3_next qwen3_5_text qwen3_5_moe_text lfm2 lfm2_moe lfm3 recurrent_gemma minimax kimi_linear "
     "bailing_hybrid olmo_hybrid",
 }

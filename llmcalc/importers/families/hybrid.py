@@ -1,4 +1,4 @@
-"""Hybrids with Mamba layers among their attention: Jamba, Bamba, Granite 4, Falcon-H1, Nemotron-H, Zamba 1 and 2."""
+"""Hybrids with Mamba layers among their attention: Jamba, Bamba, Falcon-H1, Nemotron-H, Zamba 1 and 2."""
 
 from __future__ import annotations
 
@@ -35,21 +35,6 @@ def bamba(c: Config, _: Any) -> Spec:
     mixer = mamba2_mixer(c)
     spec = decoder(c, biases=biases(attention=c.flag("attention_bias"), ffn=c.flag("mlp_bias")))
     return {**spec, "blocks": [{} if index in attends else {"recurrent": mixer} for index in range(spec["layers"])]}
-
-
-def granite_hybrid(c: Config, _: Any) -> Spec:
-    """Granite 4: Mamba-2 or attention, then a mixture beside a shared expert, which alone is the FFN where there are no experts."""
-    experts = c.count("num_local_experts", least=0)
-    shared = c.count("shared_intermediate_size")
-    ffn: Spec = {"ffn": shared}
-    if experts:
-        moe = {"experts": experts, "top_k": c.count("num_experts_per_tok"), "ffn": c.count("intermediate_size"), "shared_ffn": shared}
-        ffn = {"ffn": None, "moe": moe}
-    spec = decoder(c, biases=biases(attention=c.flag("attention_bias")), **ffn)
-    types = kinds(c, spec["layers"], ["linear_attention"] * spec["layers"])
-    # Whatever is no recurrent layer is attention.
-    blocks = [{"recurrent": mamba2_mixer(c)} if kind == "linear_attention" else {} for kind in types]
-    return {**spec, "positions": "rotary" if c.get("position_embedding_type") == "rope" else "none", "blocks": blocks}
 
 
 def falcon_h1(c: Config, _: Any) -> Spec:
@@ -186,6 +171,6 @@ def zamba2(c: Config, _: Any) -> Spec:
 
 
 FAMILIES = {
-    "jamba": jamba, "bamba": bamba, "granitemoehybrid": granite_hybrid, "falcon_h1": falcon_h1, "nemotron_h": nemotron_h,
+    "jamba": jamba, "bamba": bamba, "falcon_h1": falcon_h1, "nemotron_h": nemotron_h,
     "zamba": zamba, "zamba2": zamba2,
 }  # fmt: skip

@@ -90,6 +90,8 @@ def lfm2(c: Config, _: Any) -> Spec:
         if c.get("block_ffn_dim_multiplier") is not None:
             multiple = c.count("block_multiple_of")
             ffn = -(-int(c.number("block_ffn_dim_multiplier") * ffn) // multiple) * multiple
+    if ffn < 1:
+        raise c.error("intermediate_size", "leaves no FFN after the adjustment")
     attends = c.chosen("full_attn_idxs") if c.says("full_attn_idxs") else list(range(depth))
     return _lfm(c, kinds(c, depth, ["full_attention" if index in attends else "conv" for index in range(depth)]), ffn=ffn)
 
@@ -116,7 +118,7 @@ def lfm3(c: Config, _: Any) -> Spec:
     types = kinds(c, depth, usual)
     spec = _lfm(c, types, biases=biases(attention=c.flag("attention_bias")), norm_placement="sandwich" if
                 c.flag("use_sandwich_norm") else "pre", output_gate="head" if c.flag("use_attention_gate") else None)  # fmt: skip
-    window = {"window": c.maybe("sliding_window")}
+    window = {"window": c.count("sliding_window") if "sliding_attention" in types else None}
     blocks = [{**block, **(window if kind == "sliding_attention" else {})} for block, kind in zip(spec["blocks"], types, strict=True)]
     return {**spec, "blocks": blocks}
 
@@ -137,7 +139,7 @@ def recurrent_gemma(c: Config, _: Any) -> Spec:
     attention = {"window": c.count("attention_window_size"), "biases": biases(qkv=c.flag("attention_bias"), o=True, ffn=True)}
     blocks = [{"recurrent": lru, "biases": ["ffn"]} if kind == "recurrent" else attention for kind in types]
     heads = c.count("num_attention_heads")
-    return decoder(c, ffn=c.count("intermediate_size") // 2, head_dim=hidden // heads, blocks=blocks)
+    return decoder(c, ffn=c.count("intermediate_size", least=2) // 2, head_dim=hidden // heads, blocks=blocks)
 
 
 def minimax(c: Config, _: Any) -> Spec:

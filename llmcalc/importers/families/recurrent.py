@@ -6,7 +6,7 @@ from math import ceil
 from typing import Any
 
 from llmcalc.importers.config import Config
-from llmcalc.importers.shape import Spec, extra
+from llmcalc.importers.shape import Spec, biases, extra
 
 # Names of layer types in older files -> what they are called now.
 LEGACY = {"mamba": "linear_attention", "attention": "full_attention"}
@@ -113,4 +113,31 @@ def rwkv(c: Config, _: Any) -> Spec:
     )
 
 
-FAMILIES = {"mamba": mamba, "falcon_mamba": mamba, "mamba2": mamba2, "rwkv": rwkv}
+def xlstm(c: Config, _: Any) -> Spec:
+    """xLSTM 7B: mLSTM layers, each with an FFN. The head is never tied."""
+    hidden, heads, biased = c.count("hidden_size"), c.count("num_heads"), c.flag("use_bias")
+    if c.count("embedding_dim", hidden) != hidden:
+        raise c.error("embedding_dim", f"not the hidden size {hidden}")
+    if c.count("num_blocks", c.layers()) != c.layers():
+        raise c.error("num_blocks", f"not the number of layers {c.layers()}")
+    keys, values = int(hidden * c.number("qk_dim_factor")), int(hidden * c.number("v_dim_factor"))
+    if not keys or not values or keys % heads or values % heads:
+        raise c.error("num_heads", f"{heads} heads do not divide keys of {keys} and values of {values}")
+    multiple = c.count("ffn_round_up_to_multiple_of")
+    ffn = int((hidden * c.number("ffn_proj_factor") + multiple - 1) // multiple * multiple)
+    mixer = {
+        "type": "mlstm", "heads": heads, "head_dim": values // heads, "key_dim": keys // heads, "bias": biased,
+        "chunk": c.count("chunk_size"),
+    }  # fmt: skip
+    # The norms inside of layers have a bias where the linears have, the last norm has not.
+    lone = [extra(f"{name}.bias", width, part="norm") for name, width in (("mlstm_norm", hidden), ("ffn_norm", hidden))]
+    lone.append(extra("output_norm.bias", values, part="recurrent"))
+    spec = _mixers_alone(c, mixer, ffn=ffn, tied_head=False, biases=biases(ffn=biased), extra=lone if biased else [])
+    if keys % _XLSTM_CACHE or values % _XLSTM_CACHE:
+        spec["unknown_cache"] = f"transformers makes states for heads of other sizes unless keys and values are multiples of {_XLSTM_CACHE}"
+    return spec
+
+
+_XLSTM_CACHE = 64
+
+FAMILIES = {"xlstm": xlstm, "mamba": mamba, "falcon_mamba": mamba, "mamba2": mamba2, "rwkv": rwkv}
