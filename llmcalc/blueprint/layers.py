@@ -99,6 +99,14 @@ class Further(NamedTuple):
     after: bool
 
 
+class Kept(NamedTuple):
+    """A further state of fixed size; an empty ``dtype`` is the cache's."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
 class Layer(NamedTuple):
     """What one layer is made of. ``letter`` is its kind in the stack's pattern."""
 
@@ -114,6 +122,7 @@ class Layer(NamedTuple):
     parallel: str
     shared_blocks: int
     further: tuple[Further, ...]
+    states: tuple[Kept, ...]
 
 
 class Setting(NamedTuple):

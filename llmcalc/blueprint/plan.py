@@ -5,7 +5,7 @@ This is the only place that knows what a field left out means. A plan is a tuple
 
 from collections.abc import Sequence
 
-from llmcalc.blueprint.layers import Attention, Ffn, Further, Layer, Mixer, Mixture, Norm, Setting, StackPlan
+from llmcalc.blueprint.layers import Attention, Ffn, Further, Kept, Layer, Mixer, Mixture, Norm, Setting, StackPlan
 from llmcalc.specs.blocks import Block, Extra, Kind, Recurrent, Stack
 from llmcalc.specs.merge import is_mixture, layer_kinds, merged
 from llmcalc.specs.model import ModelSpec, Vision
@@ -148,6 +148,7 @@ def _layer(block: Block, letter: str, kind: Kind, mixture: bool, setting: Settin
         block.parallel or "none",
         block.shared_blocks or 0,
         further(block.extra),
+        tuple(Kept(state.name, tuple(state.shape), state.dtype or "") for state in block.states or ()),
     )
 
 

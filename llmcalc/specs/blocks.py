@@ -58,8 +58,8 @@ class Mla(Record):
     """Latent dim of the queries; queries are not compressed unless said."""
     nope_dim: Count
     """Dim of a query or key head without position."""
-    rope_dim: Count
-    """Dim of the rotary part, one key for all heads."""
+    rope_dim: CountOrZero
+    """Dim of the rotary part, one key for all heads; 0 without positions."""
     v_dim: Count
     """Dim of a value head."""
 
@@ -141,6 +141,19 @@ class Extra(Record):
     """Outside of layers: it stands after them (the last pipeline stage)."""
 
 
+class State(Record):
+    """What a sequence keeps in each layer, whatever its length, beside what the other fields imply."""
+
+    __pydantic_config__ = STRICT
+
+    name: Text
+    """What figures call it."""
+    shape: Annotated[list[Count], NotEmpty()]
+    """Its dims, for one sequence."""
+    dtype: Literal["fp32", "bf16", "fp16"] | None = None
+    """Kept in this; in the cache's dtype unless said."""
+
+
 class Block(Record):
     """What one layer is made of."""
 
@@ -203,9 +216,11 @@ class Block(Record):
     side (Zamba); the recurrent mixer stays each layer's own."""
     extra: list[Extra] | None = None
     """Further tensors of each layer."""
+    states: list[State] | None = None
+    """Further states of fixed size: inputs that small convolutions beside the attention remember (Zaya, Inkling)."""
 
 
-BLOCK_RECORDS = {"mla": Mla, "moe": Moe, "recurrent": Recurrent, "index": Index, "extra": Extra}
+BLOCK_RECORDS = {"mla": Mla, "moe": Moe, "recurrent": Recurrent, "index": Index, "extra": Extra, "states": State}
 
 
 class Kind(Block):
