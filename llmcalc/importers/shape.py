@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from llmcalc.errors import SpecError
+from llmcalc.errors import UnknownArchitecture
 from llmcalc.importers.config import Config
 
 Spec = dict[str, Any]
@@ -86,7 +86,7 @@ def fold(blocks: list[Spec]) -> Spec:
     if len(distinct) == 1:
         return distinct[0]
     if len(distinct) > len(LETTERS):
-        raise SpecError(f"{len(distinct)} kinds of layer; a pattern has letters for {len(LETTERS)}")
+        raise UnknownArchitecture(f"{len(distinct)} kinds of layer; a pattern has letters for {len(LETTERS)}")
     rest = [{key: value for key, value in block.items() if key != "window"} for block in distinct]
     windows = [block.get("window") for block in distinct]
     if len(distinct) == 2 and rest[0] == rest[1] and None in windows:
