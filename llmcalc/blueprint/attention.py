@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from llmcalc.blueprint.draft import Draft, Place
 from llmcalc.blueprint.layers import Attention, Norm
-from llmcalc.blueprint.parts import Cache
+from llmcalc.blueprint.parts import ONE, Cache
 from llmcalc.quantity import Dim
 
 PART = "attention"
@@ -80,19 +80,32 @@ def _output(draft: Draft, at: Place, spec: Attention, h: Dim, mixed: Dim, a: Dim
 def _index(draft: Draft, at: Place, spec: Attention, h: Dim, queries_from: Dim, reads: str) -> None:
     """The index of sparse attention (DeepSeek-V3.2, section 2.1): a few small heads score all tokens, the best are attended to.
 
-    One key per token is cached for it. The figures count the scores over all tokens and, with the full mask, attention over all.
+    One key per token is cached for it; pools by a learned average also keep the weights of their tokens, and which are real.
+    The figures count the scores over all tokens and, with the full mask, attention over all.
     """
-    if spec.sparse_index is None:
+    index = spec.sparse_index
+    if index is None:
         return
-    heads, dim, _ = spec.sparse_index
-    a_i, d_i = Dim(heads, "a_i"), Dim(dim, "d_i")
+    a_i, d_i, p_i = Dim(index.heads, "a_i"), Dim(index.dim, "d_i"), Dim(index.pool, "p_i") if index.pool > 1 else ONE
+    width, weighted = d_i, index.type != "blocks"
     draft.linear(at, "index_q", PART, a_i * d_i, queries_from, reads, "index_q")
     draft.linear(at, "index_k", PART, d_i, h, "x", "index_k")
-    draft.norm(at, "index_k_norm", Norm("layernorm", True, True), d_i, "index_k", "index_k", part=PART)
-    draft.linear(at, "index_weights", PART, a_i, h, "x", "index_weights")
-    draft.op(at, "index_scores", PART, "attention", ("index_q", "index_k", "index_weights"), "indexed", a_i,
-             heads=a_i, qk=d_i, v=Dim(0, "0"), causal=spec.causal)  # fmt: skip
-    draft.caches.append(Cache(f"{at.prefix}.index", "index", at.stack, d_i, at.run, at.depth, Dim(1, "1")))
+    if not weighted:
+        draft.norm(at, "index_q_norm", Norm("rmsnorm", True, False), d_i, "index_q", "index_q", part=PART)
+    draft.norm(at, "index_k_norm", Norm("layernorm" if weighted else "rmsnorm", True, weighted), d_i, "index_k", "index_k", part=PART)
+    scored = ["index_q", "index_k"]
+    if weighted:
+        draft.linear(at, "index_weights", PART, a_i, h, "x", "index_weights")
+        scored.append("index_weights")
+    if index.type == "pools":
+        draft.linear(at, "index_pool_gate", PART, d_i, h, "x", "index_pool_gate")
+        draft.weight(at, "index_pool_positions", PART, "table", (p_i, d_i))
+        scored.append("index_pool_gate")
+        width = 2 * d_i + 1
+    # Where the heads are weighted by a product, it is one more per head and pair.
+    draft.op(at, "index_scores", PART, "attention", scored, "indexed", a_i, heads=a_i, qk=d_i,
+             v=ONE if weighted else Dim(0, "0"), causal=spec.causal, pool=p_i)  # fmt: skip
+    draft.caches.append(Cache(f"{at.prefix}.index", "index", at.stack, width, at.run, at.depth, Dim(1, "1")))
 
 
 def _disentangled(draft: Draft, at: Place, rows: Dim, h: Dim, a: Dim, d: Dim) -> list[str]:

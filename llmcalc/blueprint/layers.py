@@ -14,6 +14,15 @@ class Norm(NamedTuple):
     bias: bool
 
 
+class SparseIndex(NamedTuple):
+    """The index of sparse attention; ``pool`` tokens are scored as one."""
+
+    heads: int
+    dim: int
+    type: str
+    pool: int
+
+
 class Attention(NamedTuple):
     """One attention sub-layer.
 
@@ -35,7 +44,7 @@ class Attention(NamedTuple):
     output_gate: str = "none"
     values_are_keys: bool = False
     reuses_kv: str = "none"
-    sparse_index: tuple[int, int, int] | None = None  # heads, dim, tokens attended to
+    sparse_index: SparseIndex | None = None
     q_rank: int = 0
     kv_rank: int = 0
     nope_dim: int = 0

@@ -76,7 +76,7 @@ def _decode_units(op: Op, work: Workload) -> Any:
     keys = work.rows["encoder_token"] if op.cross else work.rows["token"]
     if op.window is not None and not op.cross:
         keys = least(keys, op.window)
-    return product((work.batch, keys))
+    return product((work.batch, keys if op.pool == 1 else keys // op.pool))
 
 
 def _flops(op: Op, units: Any, *, cached: bool = False) -> Any:
@@ -114,7 +114,7 @@ class Costs:
         """One operation of each kind of growth, and the FLOPs per row or pair of all of them."""
         alike: dict[tuple[Any, ...], tuple[Op, int]] = {}
         for op in ops:
-            key = (op.kind, op.rows, op.window, op.causal, op.cross, op.chunked)
+            key = (op.kind, op.rows, op.window, op.causal, op.cross, op.chunked, op.pool)
             first, flops = alike.get(key, (op, 0))
             alike[key] = first, flops + int(_flops(op, 1, cached=cached))
         return [(op._replace(window=None if op.window is None else int(op.window)), flops) for op, flops in alike.values()]

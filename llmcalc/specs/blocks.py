@@ -111,6 +111,11 @@ class Index(Record):
     """Dim of an index head; the cache holds one key of it per token."""
     top_k: Count
     """Tokens that a query attends to."""
+    type: Literal["tokens", "pools", "blocks"] | None = None
+    """What is scored: tokens (unless said); pools of tokens by a learned average (GLM-5.3); blocks by their mean, without weights
+    for the heads (Qwen 4)."""
+    pool: Count | None = None
+    """Tokens of a pool or block; 1 unless said."""
 
 
 class Extra(Record):

@@ -27,6 +27,7 @@ MODULES = {
     "hybrid_granite": "granitemoehybrid granitemoeshared granite_swa granitemoe_swa",
     "hybrid_linear": "qwen3_next qwen3_5_text qwen3_5_moe_text lfm2 lfm2_moe lfm3 recurrent_gemma minimax kimi_linear "
     "bailing_hybrid olmo_hybrid",
+    "hybrid_sparse": "glm5_next_text qwen4_exp_text",
     "hybrid_conv": "zaya inkling_text inkling2_text hrm_text",
 }
 

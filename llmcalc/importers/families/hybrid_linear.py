@@ -11,7 +11,7 @@ from llmcalc.importers.shape import Spec, biases, by_type, decoder, every, extra
 CHUNK = 64  # tokens of a chunk in the delta rules, where no config says
 
 
-def _delta_net(c: Config, **sizes: int) -> Spec:
+def delta_net(c: Config, **sizes: int) -> Spec:
     """A gated delta net, by the names that Qwen and OLMo have for its sizes."""
     return {
         "type": "gated-delta", "heads": c.count("linear_num_value_heads", sizes.get("heads")),
@@ -26,7 +26,7 @@ def _qwen_layers(c: Config, depth: int) -> list[str]:
     return kinds(c, depth, usual)
 
 
-def _qwen_attention(c: Config, spec: Spec) -> Spec:
+def gated_attention(c: Config, spec: Spec) -> Spec:
     """Gated attention: the query projection makes a gate as well, and has one bias for both."""
     biased = c.flag("attention_bias")
     width = spec["heads"] * (spec["head_dim"] or spec["hidden"] // spec["heads"])
@@ -34,7 +34,7 @@ def _qwen_attention(c: Config, spec: Spec) -> Spec:
     return {"qk_norm": "head", "output_gate": "full", "biases": biases(attention=biased), "extra": gate}
 
 
-def _qwen_moe(c: Config) -> Spec:
+def qwen_mixture(c: Config) -> Spec:
     """A mixture with a gated shared expert."""
     return {
         "experts": c.count("num_experts"), "top_k": c.count("num_experts_per_tok"), "ffn": c.count("moe_intermediate_size"),
@@ -44,7 +44,7 @@ def _qwen_moe(c: Config) -> Spec:
 
 def _qwen(c: Config, ffn: Spec) -> Spec:
     spec = decoder(c, **ffn)
-    blocks = {"linear_attention": {"recurrent": _delta_net(c)}, "full_attention": _qwen_attention(c, spec)}
+    blocks = {"linear_attention": {"recurrent": delta_net(c)}, "full_attention": gated_attention(c, spec)}
     return {**spec, "blocks": by_type(_qwen_layers(c, spec["layers"]), blocks, c)}
 
 
@@ -54,7 +54,7 @@ def qwen3_next(c: Config, _: Any) -> Spec:
     dense, step, experts = c.chosen("mlp_only_layers"), c.count("decoder_sparse_step"), c.count("num_experts", least=0)
     for index, block in enumerate(spec["blocks"]):
         routed = index not in dense and experts > 0 and (index + 1) % step == 0
-        spec["blocks"][index] = {**block, **({"moe": _qwen_moe(c)} if routed else {"ffn": c.count("intermediate_size")})}
+        spec["blocks"][index] = {**block, **({"moe": qwen_mixture(c)} if routed else {"ffn": c.count("intermediate_size")})}
     return spec
 
 
@@ -65,7 +65,7 @@ def qwen3_5_text(c: Config, _: Any) -> Spec:
 
 def qwen3_5_moe_text(c: Config, _: Any) -> Spec:
     """The text model of Qwen 3.5 with a mixture in every layer."""
-    return _qwen(c, {"ffn": None, "moe": _qwen_moe(c)})
+    return _qwen(c, {"ffn": None, "moe": qwen_mixture(c)})
 
 
 def _short_conv(c: Config) -> Spec:
@@ -153,7 +153,7 @@ def minimax(c: Config, _: Any) -> Spec:
     return {**spec, "blocks": blocks}
 
 
-def _kimi(c: Config, types: list[str], dense: list[str], mixer: Spec, **attention: Any) -> Spec:
+def kimi_layers(c: Config, types: list[str], dense: list[str], mixer: Spec, **attention: Any) -> Spec:
     """Kimi's layers: delta attention or MLA without compressed queries; dense FFNs first, then mixtures. The head is never tied."""
     shared = c.count("n_shared_experts", least=0) * c.count("moe_intermediate_size")
     moe = trimmed({
@@ -163,7 +163,7 @@ def _kimi(c: Config, types: list[str], dense: list[str], mixer: Spec, **attentio
     biased, q_rank = c.flag("attention_bias"), attention.pop("q_rank", None)
     mla = trimmed({
         "kv_rank": c.count("kv_lora_rank"), "q_rank": q_rank, "nope_dim": c.count("qk_nope_head_dim"),
-        "rope_dim": c.count("qk_rope_head_dim"), "v_dim": c.count("v_head_dim"),
+        "rope_dim": c.count("qk_rope_head_dim", least=0), "v_dim": c.count("v_head_dim"),
     })  # fmt: skip
     mixers: dict[str, Spec] = {
         "linear_attention": {"recurrent": mixer},
@@ -172,7 +172,11 @@ def _kimi(c: Config, types: list[str], dense: list[str], mixer: Spec, **attentio
     ffns: dict[str, Spec] = {"dense": {"ffn": c.count("intermediate_size")}, "sparse": {"moe": moe}}
     first, second = by_type(types, mixers, c), by_type(dense, ffns, c, "mlp_layer_types")
     blocks = [{**mixing, **ffn} for mixing, ffn in zip(first, second, strict=True)]
-    return decoder(c, kv_heads=None, head_dim=None, ffn=None, tied_head=False, blocks=blocks)
+    return {
+        "layers": c.layers(), "hidden": c.count("hidden_size"), "heads": c.count("num_attention_heads"),
+        "vocab": c.count("vocab_size"), "context": c.maybe("max_position_embeddings"), "activation": c.text("hidden_act"),
+        "tied_head": False, "blocks": blocks,
+    }  # fmt: skip
 
 
 def _first_dense(c: Config, depth: int, first: int) -> list[str]:
@@ -195,7 +199,7 @@ def kimi_linear(c: Config, _: Any) -> Spec:
         "conv": old.count("short_conv_kernel_size", c.count("linear_conv_kernel_dim")), "chunk": CHUNK,
     }  # fmt: skip
     dense = _first_dense(c, depth, c.count("first_k_dense_replace", 1, least=0))
-    return {**_kimi(c, kinds(c, depth, usual), dense, mixer, q_rank=c.maybe("q_lora_rank")), "positions": "none"}
+    return {**kimi_layers(c, kinds(c, depth, usual), dense, mixer, q_rank=c.maybe("q_lora_rank")), "positions": "none"}
 
 
 def bailing_hybrid(c: Config, _: Any) -> Spec:
@@ -207,7 +211,7 @@ def bailing_hybrid(c: Config, _: Any) -> Spec:
         "conv": c.count("short_conv_kernel_size"), "chunk": CHUNK,
     }  # fmt: skip
     dense = _first_dense(c, depth, c.count("first_k_dense_replace", least=0))
-    return _kimi(c, kinds(c, depth, usual), dense, mixer, output_gate="head")
+    return kimi_layers(c, kinds(c, depth, usual), dense, mixer, output_gate="head")
 
 
 def olmo_hybrid(c: Config, _: Any) -> Spec:
@@ -219,7 +223,7 @@ def olmo_hybrid(c: Config, _: Any) -> Spec:
         usual[-1] = "full_attention"
     heads = c.count("linear_num_key_heads", spec["heads"])
     key_dim = c.count("linear_key_head_dim", int(0.75 * spec["hidden"] / heads))
-    mixer = _delta_net(c, heads=spec["heads"], key_heads=spec["heads"], key_dim=key_dim, head_dim=2 * key_dim)
+    mixer = delta_net(c, heads=spec["heads"], key_heads=spec["heads"], key_dim=key_dim, head_dim=2 * key_dim)
     attention = {"qk_norm": "full", "norm_placement": "output", "biases": biases(attention=c.flag("attention_bias"))}
     blocks = [{"recurrent": mixer} if kind == "linear_attention" else attention for kind in kinds(c, depth, usual)]
     return {**spec, "blocks": blocks}

@@ -9,7 +9,10 @@ from llmcalc.importers.config import Config
 from llmcalc.importers.shape import Spec, biases, extra
 
 # Names of layer types in older files -> what they are called now.
-LEGACY = {"mamba": "linear_attention", "attention": "full_attention"}
+LEGACY = {
+    "mamba": "linear_attention", "attention": "full_attention", "deepseek_sparse_attention": "indexed_attention",
+    "qwen_sparse_attention": "indexed_attention",
+}  # fmt: skip
 
 
 def kinds(c: Config, depth: int, otherwise: list[str], key: str = "layer_types") -> list[str]:
