@@ -92,7 +92,9 @@ def _index(draft: Draft, at: Place, spec: Attention, h: Dim, queries_from: Dim, 
     draft.linear(at, "index_k", PART, d_i, h, "x", "index_k")
     if not weighted:
         draft.norm(at, "index_q_norm", Norm("rmsnorm", True, False), d_i, "index_q", "index_q", part=PART)
-    draft.norm(at, "index_k_norm", Norm("layernorm" if weighted else "rmsnorm", True, weighted), d_i, "index_k", "index_k", part=PART)
+    draft.norm(
+        at, "index_k_norm", Norm("layernorm" if weighted else "rmsnorm", True, weighted), d_i, "index_k", "index_k", part=PART
+    )
     scored = ["index_q", "index_k"]
     if weighted:
         draft.linear(at, "index_weights", PART, a_i, h, "x", "index_weights")

@@ -86,7 +86,7 @@ def _mamba(low: _Lowering) -> None:
 
     With heads (Zamba) the inner state is split into them, and each has its own step size, B and C.
     """
-    spec, i, n, r, a, d = low.spec, low.inner, low.n, low.r, low.a, low.d
+    spec, i, n, r, d = low.spec, low.inner, low.n, low.r, low.d
     low.linear("in", 2 * i, low.h, writes="inner")
     low.conv(i, "inner")
     low.per_head("x", r + 2 * n, d, "inner", "selection")

@@ -102,72 +102,81 @@ def nemotron_h(c: Config, _: Any) -> Spec:
     }  # fmt: skip
 
 
-def _zamba(c: Config, mixer: Spec, types: list[str], **more: Any) -> Spec:
-    """Zamba's layers: a mixer each, and in the hybrid ones a shared block before it with a projection of the layer's own."""
+def _zamba(c: Config, mixer: Spec, types: list[str], hybrids: list[Spec], shared: int, **more: Any) -> Spec:
+    """Zamba's layers: a mixer each, and in the hybrid ones a shared block before it with a projection of the layer's own.
+
+    ``hybrids`` has the further tensors of each hybrid layer in order, ``shared`` the blocks that they take in turn. transformers
+    shares the blocks along with the embedding, and unties both.
+    """
     hidden = c.count("hidden_size")
-    extras = [extra("shared_projection", hidden, hidden, part="projection"), *more.pop("adapters", [])]
-    blocks: dict[str, Spec] = {
-        "linear_attention": {"recurrent": mixer, "ffn": 0},
-        "hybrid": {"recurrent": mixer, "attention": True, "shared_blocks": more.pop("shared"), "extra": extras},
-    }
-    spec = {**decoder(c, **more), "head_dim": more.get("head_dim") or 2 * hidden // c.count("num_attention_heads")}
-    return {**spec, "blocks": by_type(types, blocks, c, "layers_block_type")}
+    if c.count("attention_hidden_size", 2 * hidden) != 2 * hidden:
+        raise c.error("attention_hidden_size", f"not {2 * hidden}, hidden state and embedding side by side")
+    if not set(types) <= {"linear_attention", "hybrid"}:
+        raise c.error("layers_block_type", f"found {sorted(set(types))}, allowed: linear_attention, hybrid")
+    own, waiting = extra("shared_projection", hidden, hidden, part="projection"), iter(hybrids)
+    hybrid: Spec = {"recurrent": mixer, "attention": True, "shared_blocks": shared}
+    blocks = [{**hybrid, "extra": [own, *next(waiting)]} if kind == "hybrid" else {"recurrent": mixer, "ffn": 0} for kind in types]
+    head_dim = c.count("attention_head_dim", 2 * hidden // c.count("num_attention_heads"))
+    return {**decoder(c, **more), "head_dim": head_dim, "blocks": blocks}
 
 
 def zamba(c: Config, _: Any) -> Spec:
     """Zamba: Mamba layers whose channels are split into heads, and one attention block that serves many of them."""
-    depth, hidden = c.layers(), c.count("hidden_size")
-    if c.count("attention_hidden_size", 2 * hidden) != 2 * hidden:
-        raise c.error("attention_hidden_size", f"not {2 * hidden}, hidden state and embedding side by side")
+    depth = c.layers()
     if c.get("layers_block_type") is None and depth < 3:
         raise c.error("layers_block_type", "missing; a model of fewer than three layers needs it")
     rest = every(depth, c.count("attn_layer_period"), "linear_attention", "hybrid", c.count("attn_layer_offset", least=0))
     types = kinds(c, depth, ["linear_attention", "linear_attention", "hybrid", *rest][:depth], "layers_block_type")
     mixer = mamba_mixer(c, "mamba_d_state", "mamba_d_conv", "mamba_dt_rank", "mamba_conv_bias", "mamba_proj_bias")
     mixer |= {"width": inner_width(c, "mamba_expand"), "heads": c.count("n_mamba_heads")}
-    # transformers shares the block along with the embedding: it unties both.
-    shared = 1 if c.flag("tie_word_embeddings") else max(types.count("hybrid"), 1)
-    return _zamba(c, mixer, types, shared=shared, positions="none", head_dim=c.maybe("attention_head_dim"))
+    hybrids = types.count("hybrid")
+    shared = 1 if c.flag("tie_word_embeddings") else max(hybrids, 1)
+    return _zamba(c, mixer, types, [[]] * hybrids, shared, positions="none")
+
+
+def _adapters(c: Config, ffn: int, copies: int) -> list[Spec]:
+    """Low-rank adapters of a shared block; of several copies in one place a layer goes through one."""
+    hidden, rank = c.count("hidden_size"), c.count("adapter_rank")
+    adapted = [("gate_up", hidden, 2 * ffn, "ffn")]
+    if c.flag("use_shared_attention_adapter"):
+        adapted += [(name, 2 * hidden, 2 * hidden, "attention") for name in ("q", "k", "v")]
+    tensors = []
+    for name, into, out, part in adapted:
+        for role, shape in ((f"{name}_adapter_down", (rank, into)), (f"{name}_adapter_up", (out, rank))):
+            tensors.append(extra(role, *shape, part=part))
+            if copies > 1:
+                tensors.append(extra(f"{role}_spare", *shape, part=part, copies=copies - 1, times=0))
+    return tensors
 
 
 def zamba2(c: Config, _: Any) -> Spec:
     """Zamba 2: Mamba-2 layers, a few attention blocks in turn, and low-rank adapters that make them each layer's own."""
-    hidden, rank = c.count("hidden_size"), c.count("adapter_rank")
-    ffn = c.count("intermediate_size", 0, least=0) or 4 * hidden
+    ffn = c.count("intermediate_size", 0, least=0) or 4 * c.count("hidden_size")
     usual = "MMMMMMH" + "MMMMMH" * 6 + "MMMMH" + "MMMH" + "MM"
     names = {"M": "linear_attention", "H": "hybrid"}
     types = kinds(c, c.layers(), [names[letter] for letter in usual], "layers_block_type")
     if len(types) != c.layers():
         raise c.error("layers_block_type", f"{len(types)} entries for {c.layers()} layers")
-    if not c.flag("tie_word_embeddings") and types.count("hybrid") > c.count("num_mem_blocks"):
-        raise c.error("tie_word_embeddings", "false also unties the shared blocks in transformers; such a model is not counted")
-    adapted = [("gate_up", hidden, 2 * ffn, "ffn")]
-    if c.flag("use_shared_attention_adapter"):
-        adapted += [(name, 2 * hidden, 2 * hidden, "attention") for name in ("q", "k", "v")]
-    adapters = [
-        tensor
-        for name, into, out, part in adapted
-        for tensor in (extra(f"{name}_adapter_down", rank, into, part=part), extra(f"{name}_adapter_up", out, rank, part=part))
-    ]
-    width, heads = inner_width(c, "mamba_expand"), c.count("n_mamba_heads")
-    if width % heads:
-        raise c.error("n_mamba_heads", f"{heads} heads do not divide the inner width {width}")
+    width, heads, biased = inner_width(c, "mamba_expand"), c.count("n_mamba_heads"), c.flag("add_bias_linear")
+    if width != heads * c.count("mamba_headdim", width // heads):
+        raise c.error("n_mamba_heads", f"{heads} heads do not make up the inner width {width}")
     # The convolution has its bias whatever use_conv_bias says.
     mixer = {
         "type": "mamba2", "heads": heads, "head_dim": width // heads, "state": c.count("mamba_d_state"),
-        "groups": c.count("mamba_ngroups"), "conv": c.count("mamba_d_conv"), "conv_bias": True,
-        "bias": c.flag("add_bias_linear"), "norm": "gated", "chunk": c.count("chunk_size"),
+        "groups": c.count("mamba_ngroups"), "conv": c.count("mamba_d_conv"), "conv_bias": True, "bias": biased, "norm": "gated",
+        "chunk": c.count("chunk_size"),
     }  # fmt: skip
-    return _zamba(
-        c,
-        mixer,
-        types,
-        shared=c.count("num_mem_blocks"),
-        adapters=adapters,
-        ffn=ffn,
-        biases=biases(ffn=c.flag("add_bias_linear")),
-        positions="rotary" if c.flag("use_mem_rope") else "none",
+    hybrids, blocks = types.count("hybrid"), c.count("num_mem_blocks")
+    # A block has an adapter for every layer that it serves, and an untied one has them all for itself.
+    serves = (
+        [1] * hybrids
+        if c.flag("tie_word_embeddings")
+        else [len(range(index % blocks, hybrids, blocks)) for index in range(hybrids)]
     )
+    shared = blocks if c.flag("tie_word_embeddings") else max(hybrids, 1)
+    adapters = [_adapters(c, ffn, copies) for copies in serves]
+    positions = "rotary" if c.flag("use_mem_rope") else "none"
+    return _zamba(c, mixer, types, adapters, shared, ffn=ffn, biases=biases(ffn=biased), positions=positions)
 
 
 FAMILIES = {

@@ -82,7 +82,7 @@ def _inkling(c: Config, types: list[str], ffns: list[Spec], own: dict[str, Spec]
         if own[kind].get("dynamic"):
             convs[:2] = [(own[kind]["dynamic"](name, block), []) for name in ("k", "v")]
         block["extra"] += [tensor for weights, _ in convs for tensor in weights]
-        block["extra"] += own[kind]["extra"](block)
+        block["extra"] += own[kind]["extra"](block) if "extra" in own[kind] else []
         made[kind] = {**block, "states": states}
     blocks = [
         {**made[kind], **ffn, "extra": [*made[kind]["extra"], *ffn.get("extra", [])]} for kind, ffn in zip(types, ffns, strict=True)
@@ -113,8 +113,7 @@ def inkling_text(c: Config, _: Any) -> Spec:
         "sparse": {"moe": moe, "extra": [scale, extra("router.correction", experts, part="router", buffer=True)]},
     }
     chosen = by_type(c.each("mlp_layer_types", depth) or usual_ffns, ffns, c, "mlp_layer_types")
-    nothing: dict[str, Spec] = {name: {"extra": lambda block: []} for name in ("hybrid", "hybrid_sliding")}
-    return _inkling(c, kinds(c, depth, usual), chosen, nothing, qk_norm="head")
+    return _inkling(c, kinds(c, depth, usual), chosen, {"hybrid": {}, "hybrid_sliding": {}}, qk_norm="head")
 
 
 def inkling2_text(c: Config, _: Any) -> Spec:
@@ -148,7 +147,9 @@ def inkling2_text(c: Config, _: Any) -> Spec:
         # Each query scores and sums the blocks so far and the one being written.
         wide = extra("attention_input", 3 if kind == "hybrid" else 1, hidden, part="attention", times=2 * (blocks + 1))
         blocks += index % every_so_many == 0
-        ffns.append({"moe": moe, "extra": [*([wide] if index else []), extra("ffn_input", hidden, part="ffn", times=2 * (blocks + 1))]})
+        ffns.append(
+            {"moe": moe, "extra": [*([wide] if index else []), extra("ffn_input", hidden, part="ffn", times=2 * (blocks + 1))]}
+        )
     last = extra("final_input", hidden, times=2 * (blocks + 1), after=True)
     return _inkling(c, types, ffns, own, output_gate="full", outside=[last])
 
@@ -162,7 +163,8 @@ def hrm_text(c: Config, _: Any) -> Spec:
     if runs > 10_000:
         raise c.error("H_cycles", f"{runs} runs of layers, allowed: 10,000")
     gate = [extra("output_gate.bias", heads * dim, part="attention")] if biased else []
-    return decoder(c, layers=runs, distinct_layers=2 * own, kv_heads=None, head_dim=dim, norm="none", output_gate="full", extra=gate,
+    return decoder(c, layers=runs, distinct_layers=2 * own, kv_heads=None, head_dim=dim, norm="none", output_gate="full",
+                   extra=gate,
                    biases=biases(attention=biased, ffn=c.flag("mlp_bias")), outside=[extra("low_state", hidden)])  # fmt: skip
 
 

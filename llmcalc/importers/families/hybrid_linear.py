@@ -1,4 +1,4 @@
-"""Hybrids of attention with delta rules, short convolutions, RG-LRU or lightning attention: Qwen3-Next and 3.5, LFM2, Kimi Linear..."""
+"""Hybrids of attention with delta rules, short convolutions, RG-LRU or lightning attention (Qwen3-Next, LFM2, Kimi Linear ...)."""
 
 from __future__ import annotations
 
@@ -119,7 +119,9 @@ def lfm3(c: Config, _: Any) -> Spec:
     spec = _lfm(c, types, biases=biases(attention=c.flag("attention_bias")), norm_placement="sandwich" if
                 c.flag("use_sandwich_norm") else "pre", output_gate="head" if c.flag("use_attention_gate") else None)  # fmt: skip
     window = {"window": c.count("sliding_window") if "sliding_attention" in types else None}
-    blocks = [{**block, **(window if kind == "sliding_attention" else {})} for block, kind in zip(spec["blocks"], types, strict=True)]
+    blocks = [
+        {**block, **(window if kind == "sliding_attention" else {})} for block, kind in zip(spec["blocks"], types, strict=True)
+    ]
     return {**spec, "blocks": blocks}
 
 
@@ -138,8 +140,8 @@ def recurrent_gemma(c: Config, _: Any) -> Spec:
     }  # fmt: skip
     attention = {"window": c.count("attention_window_size"), "biases": biases(qkv=c.flag("attention_bias"), o=True, ffn=True)}
     blocks = [{"recurrent": lru, "biases": ["ffn"]} if kind == "recurrent" else attention for kind in types]
-    heads = c.count("num_attention_heads")
-    return decoder(c, ffn=c.count("intermediate_size", least=2) // 2, head_dim=hidden // heads, blocks=blocks)
+    head_dim = c.count("head_dim", hidden // c.count("num_attention_heads"))
+    return decoder(c, ffn=c.count("intermediate_size", least=2) // 2, head_dim=head_dim, blocks=blocks)
 
 
 def minimax(c: Config, _: Any) -> Spec:
@@ -207,8 +209,9 @@ def bailing_hybrid(c: Config, _: Any) -> Spec:
     depth = c.layers()
     usual = every(depth, c.count("layer_group_size"), "linear_attention", "full_attention")
     mixer = {
-        "type": "kimi-delta", "heads": c.count("num_attention_heads"), "head_dim": c.count("head_dim"),
-        "conv": c.count("short_conv_kernel_size"), "chunk": CHUNK,
+        "type": "kimi-delta", "heads": c.count("linear_num_heads", c.count("num_attention_heads")),
+        "head_dim": c.count("linear_head_dim", c.count("head_dim")),
+        "conv": c.count("linear_conv_kernel_dim", c.count("short_conv_kernel_size")), "chunk": CHUNK,
     }  # fmt: skip
     dense = _first_dense(c, depth, c.count("first_k_dense_replace", least=0))
     return kimi_layers(c, kinds(c, depth, usual), dense, mixer, output_gate="head")

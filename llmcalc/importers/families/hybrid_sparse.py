@@ -106,10 +106,11 @@ def _ngrams(c: Config, streams: int) -> dict[int, Spec]:
         raise c.error("ple_layer_ids", f"layers 1 to {depth}, and {heads} heads that divide {width}, are allowed")
     taps, wide = c.count("ple_conv_kernel_size"), streams * hidden
     found = {}
+    multiple = c.count("make_ngram_vocab_size_divisible_by")
     for number, rows in zip(chosen, _ngram_rows(c, heads, len(chosen)), strict=True):
         # The table's rows are counted by the multiple that they are rounded to: they can be more than a dim may be.
         tensors = [
-            extra("ngram_embedding", rows, c.count("make_ngram_vocab_size_divisible_by"), width // heads, part="embedding", times=0),
+            extra("ngram_embedding", rows, multiple, width // heads, part="embedding", times=0),
             extra("ngram_keys", wide, width, part="projection"), extra("ngram_values", hidden, width, part="projection"),
             extra("ngram_norms", 3, wide, part="norm", times=0), extra("ngram_conv", wide, taps, part="projection"),
         ]  # fmt: skip

@@ -43,8 +43,9 @@ def mamba2_named(
 ) -> Spec:
     """A Mamba-2 mixer, by the names of its keys."""
     return {
-        "type": "mamba2", "heads": c.count(heads), "head_dim": c.count(head_dim), "state": c.count(state), "groups": c.count(groups),
-        "conv": c.count(conv), "conv_bias": c.flag(conv_bias), "bias": c.flag(bias), "norm": "gated", "chunk": c.count(chunk),
+        "type": "mamba2", "heads": c.count(heads), "head_dim": c.count(head_dim), "state": c.count(state),
+        "groups": c.count(groups), "conv": c.count(conv), "conv_bias": c.flag(conv_bias), "bias": c.flag(bias), "norm": "gated",
+        "chunk": c.count(chunk),
     }  # fmt: skip
 
 
@@ -79,7 +80,8 @@ def _mixers_alone(c: Config, mixer: Spec, **more: Any) -> Spec:
 def mamba(c: Config, _: Any) -> Spec:
     """Mamba, and Falcon Mamba, whose further norms have no parameters."""
     mixer = mamba_mixer(c, "state_size", "conv_kernel", "time_step_rank", "use_conv_bias", "use_bias")
-    return _mixers_alone(c, {**mixer, "width": inner_width(c, "expand")})
+    # Files carry the inner width as well, and what they say of it holds.
+    return _mixers_alone(c, {**mixer, "width": c.count("intermediate_size", inner_width(c, "expand"))})
 
 
 def mamba2(c: Config, _: Any) -> Spec:
@@ -137,7 +139,9 @@ def xlstm(c: Config, _: Any) -> Spec:
     lone.append(extra("output_norm.bias", values, part="recurrent"))
     spec = _mixers_alone(c, mixer, ffn=ffn, tied_head=False, biases=biases(ffn=biased), extra=lone if biased else [])
     if keys % _XLSTM_CACHE or values % _XLSTM_CACHE:
-        spec["unknown_cache"] = f"transformers makes states for heads of other sizes unless keys and values are multiples of {_XLSTM_CACHE}"
+        spec["unknown_cache"] = (
+            f"transformers makes states for heads of other sizes unless keys and values are multiples of {_XLSTM_CACHE}"
+        )
     return spec
 
 
