@@ -137,6 +137,7 @@ class Op(NamedTuple):
     cross: bool = False
     chunked: bool = False
     pool: Any = ONE  # keys that are scored as one
+    chunk: Any = ONE  # a sequence is padded to a multiple of it
     # Attention over latents costs more per pair when it reads them from the cache (absorbed form).
     cached_qk: Any = None
     cached_v: Any = None

@@ -14,6 +14,8 @@ from llmcalc.blueprint.parts import ONE
 from llmcalc.quantity import Dim
 
 PART = "recurrent"
+# The last chunk of a sequence is filled up; the others compute a part of one.
+PADDED = ("mamba2", "gated-delta", "kimi-delta")
 
 
 class _Lowering:
@@ -60,9 +62,11 @@ class _Lowering:
 
     def scan(self, reads: tuple[str, ...], out: Dim, products: list[tuple[str, Dim, Dim, Dim]]) -> None:
         """The recurrence: products of (name, repeats, inner, width), inside chunks where the name says so."""
+        padded = Dim(self.spec.chunk, "Q") if self.spec.chunk and self.spec.type in PADDED else ONE
         for name, repeats, inner, width in products:
             rows = "scan_token" if name.startswith("chunk") else self.at.rows
-            self.draft.op(self.at, name, PART, "matmul", reads, "scanned", width, inner=inner, repeats=repeats, rows=rows)
+            self.draft.op(self.at, name, PART, "matmul", reads, "scanned", width, inner=inner, repeats=repeats, rows=rows,
+                          chunk=padded)  # fmt: skip
         self.draft.op(self.at, "scan", PART, "multiply", reads, "scanned", out)
 
     def state(self, *shape: Dim) -> None:
