@@ -100,6 +100,11 @@ def _of_decoding(blueprint: Blueprint) -> Iterator[Op]:
     return (op for op in _of_text(blueprint) if op.rows not in ("encoder_token", "scan_token"))
 
 
+def _bare(op: Op) -> Op:
+    """The operation with plain ints for what its rows and pairs are counted by."""
+    return op._replace(window=None if op.window is None else int(op.window), pool=int(op.pool), chunk=int(op.chunk))
+
+
 class Costs:
     """A model's FLOPs summed by what they grow with, for searches that ask many times.
 
@@ -120,11 +125,7 @@ class Costs:
             key = (op.kind, op.rows, op.window, op.causal, op.cross, op.chunked, op.pool, op.chunk)
             first, flops = alike.get(key, (op, 0))
             alike[key] = first, flops + int(_flops(op, 1, cached=cached))
-        plain = {"window", "pool", "chunk"}
-        return [
-            (op._replace(**{name: size if (size := getattr(op, name)) is None else int(size) for name in plain}), flops)
-            for op, flops in alike.values()
-        ]
+        return [(_bare(op), flops) for op, flops in alike.values()]
 
     def forward(self, work: Workload) -> int:
         """A forward pass over text."""

@@ -100,6 +100,16 @@ def _folded(spec: Spec) -> Spec:
     return trimmed({**{key: value for key, value in spec.items() if key not in block_level}, **folded})
 
 
+def _other_head(task: Task, hidden: int) -> list[Spec]:
+    """What a decoder has in place of a language-model head: scores of a sequence or of each token, an answer's two ends."""
+    if task.name == "ForSequenceClassification":
+        return [extra("score", task.labels, hidden, rows="sequence", after=True)]
+    if task.name in ("ForTokenClassification", "ForQuestionAnswering"):
+        labels = task.labels if task.name == "ForTokenClassification" else 2
+        return [extra("score", labels, hidden, after=True), extra("score.bias", labels, after=True)]
+    return []
+
+
 def _finished(spec: Spec, task: Task) -> Spec:
     """The spec with its layers folded and its head as the model class has it."""
     spec = _folded(spec)
@@ -107,9 +117,7 @@ def _finished(spec: Spec, task: Task) -> Spec:
         spec = {key: value for key, value in spec.items() if key not in ("tied_head", "head_bias")}
         if spec.get("type") != "encoder":
             spec["head"] = False
-            if task.name == "ForSequenceClassification":
-                score = extra("score", task.labels, spec["hidden"], rows="sequence", after=True)
-                spec["outside"] = [*spec.get("outside", []), score]
+            spec["outside"] = [*spec.get("outside", []), *_other_head(task, spec["hidden"])]
     return {key: value for key, value in spec.items() if value is not False or key not in ("tied_head", "head_bias")}
 
 

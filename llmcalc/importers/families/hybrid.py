@@ -60,9 +60,10 @@ def _nemotron_layers(c: Config) -> list[str]:
         if not set(pattern) <= set(_NEMOTRON):
             raise c.error("hybrid_override_pattern", f"found {pattern!r}, allowed: the letters {' '.join(_NEMOTRON)}")
         types = [_NEMOTRON[letter] for letter in pattern]
+    elif said is None:
+        types = ["linear_attention", "moe", "full_attention", "mlp"]
     else:
-        usual = ["linear_attention", "moe", "full_attention", "mlp"]
-        types = kinds(c, len(said) if isinstance(said, list) else 0, usual, "layers_block_type")
+        types = kinds(c, len(said), [], "layers_block_type") if isinstance(said, list) else []
     if not 0 < len(types) <= MAX_LAYERS:
         raise c.error("layers_block_type", f"{len(types)} layers, allowed: 1 to {MAX_LAYERS:,}")
     return types
@@ -102,7 +103,7 @@ def nemotron_h(c: Config, _: Any) -> Spec:
     }  # fmt: skip
 
 
-def _zamba(c: Config, mixer: Spec, types: list[str], hybrids: list[Spec], shared: int, **more: Any) -> Spec:
+def _zamba(c: Config, mixer: Spec, types: list[str], hybrids: list[list[Spec]], shared: int, **more: Any) -> Spec:
     """Zamba's layers: a mixer each, and in the hybrid ones a shared block before it with a projection of the layer's own.
 
     ``hybrids`` has the further tensors of each hybrid layer in order, ``shared`` the blocks that they take in turn. transformers
