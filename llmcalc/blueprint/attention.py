@@ -16,6 +16,8 @@ def _window(spec: Attention) -> Dim | None:
 
 def _qk_norm(draft: Draft, at: Place, spec: Attention, norm: Norm, a: Dim, k: Dim, d: Dim) -> None:
     """Gains over one head (shared by all), over each head, or over all heads at once."""
+    if spec.qk_norm_bias is not None:
+        norm = norm._replace(bias=spec.qk_norm_bias)
     for name, heads in (("q", a), ("k", k)):
         if spec.qk_norm == "head":
             # The gain is shared, the norm still runs over every head.

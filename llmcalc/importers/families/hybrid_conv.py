@@ -157,15 +157,13 @@ def inkling2_text(c: Config, _: Any) -> Spec:
 def hrm_text(c: Config, _: Any) -> Spec:
     """HRM: a low and a high stack of layers alike, run in cycles, every run with a cache of its own; norms without parameters."""
     hidden, biased = c.count("hidden_size"), c.flag("attention_bias")
-    heads, dim = c.count("num_attention_heads"), c.count("head_dim")
     own = c.count("num_layers_per_stack", c.layers())
     runs = own * c.count("H_cycles") * (c.count("L_cycles") + 1)
     if runs > 10_000:
         raise c.error("H_cycles", f"{runs} runs of layers, allowed: 10,000")
-    gate = [extra("output_gate.bias", heads * dim, part="attention")] if biased else []
-    return decoder(c, layers=runs, distinct_layers=2 * own, kv_heads=None, head_dim=dim, norm="none", output_gate="full",
-                   extra=gate,
-                   biases=biases(attention=biased, ffn=c.flag("mlp_bias")), outside=[extra("low_state", hidden)])  # fmt: skip
+    said = biases(attention=biased, output_gate=biased, ffn=c.flag("mlp_bias"))
+    return decoder(c, layers=runs, distinct_layers=2 * own, kv_heads=None, norm="none", output_gate="full", biases=said,
+                   outside=[extra("low_state", hidden)])  # fmt: skip
 
 
 FAMILIES = {"zaya": zaya, "inkling_text": inkling_text, "inkling2_text": inkling2_text, "hrm_text": hrm_text}

@@ -6,7 +6,7 @@ from typing import Any
 
 from llmcalc.importers.config import Config
 from llmcalc.importers.families.recurrent import kinds
-from llmcalc.importers.shape import Spec, biases, by_type, decoder, every, extra, trimmed
+from llmcalc.importers.shape import Spec, biases, by_type, decoder, every, trimmed
 
 CHUNK = 64  # tokens of a chunk in the delta rules, where no config says
 
@@ -26,12 +26,10 @@ def _qwen_layers(c: Config, depth: int) -> list[str]:
     return kinds(c, depth, usual)
 
 
-def gated_attention(c: Config, spec: Spec) -> Spec:
+def gated_attention(c: Config) -> Spec:
     """Gated attention: the query projection makes a gate as well, and has one bias for both."""
     biased = c.flag("attention_bias")
-    width = spec["heads"] * (spec["head_dim"] or spec["hidden"] // spec["heads"])
-    gate = [extra("output_gate.bias", width, part="attention")] if biased else []
-    return {"qk_norm": "head", "output_gate": "full", "biases": biases(attention=biased), "extra": gate}
+    return {"qk_norm": "head", "output_gate": "full", "biases": biases(attention=biased, output_gate=biased)}
 
 
 def qwen_mixture(c: Config) -> Spec:
@@ -44,7 +42,7 @@ def qwen_mixture(c: Config) -> Spec:
 
 def _qwen(c: Config, ffn: Spec) -> Spec:
     spec = decoder(c, **ffn)
-    blocks = {"linear_attention": {"recurrent": delta_net(c)}, "full_attention": gated_attention(c, spec)}
+    blocks = {"linear_attention": {"recurrent": delta_net(c)}, "full_attention": gated_attention(c)}
     return {**spec, "blocks": by_type(_qwen_layers(c, spec["layers"]), blocks, c)}
 
 

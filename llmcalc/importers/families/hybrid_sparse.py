@@ -145,7 +145,7 @@ def qwen4_exp_text(c: Config, _: Any) -> Spec:
             "heads": c.count("indexer_n_heads"), "dim": c.count("indexer_head_dim"), "top_k": c.count("indexer_budget"),
             "type": "blocks", "pool": c.count("indexer_compress_ratio"),
         }  # fmt: skip
-        blocks["indexed_attention"] = {**gated_attention(c, spec), "index": index}
+        blocks["indexed_attention"] = {**gated_attention(c), "index": index}
     ngrams = _ngrams(c, c.count("hc_count"))
     streams = [*_gated_residual(c, "attention"), *_gated_residual(c, "ffn")]
     made = []
