@@ -586,7 +586,7 @@ MOE = {
     "first_dense": "count0", "every": "count", "correction_bias": "word buffer parameter", "dense": "count", "latent": "count",
     "gated": "flag", "idle": "count0",
 }  # fmt: skip
-MLA = {"kv_rank": "count!", "q_rank": "count", "nope_dim": "count!", "rope_dim": "count!", "v_dim": "count!"}
+MLA = {"kv_rank": "count!", "q_rank": "count", "nope_dim": "count!", "rope_dim": "count0!", "v_dim": "count!"}
 MIXER_TYPES = "mamba mamba2 gated-delta kimi-delta rg-lru rwkv lightning short-conv mlstm"
 RECURRENT = {
     "type": f"word! {MIXER_TYPES}", "width": "count", "heads": "count", "head_dim": "count", "key_heads": "count",
@@ -611,7 +611,7 @@ BLOCK = {
     "attention_norm": "flag", "ffn_norm": "flag", "qk_norm_bias": "flag", "chunked": "flag",
     "output_gate": "word none full head", "values_are_keys": "flag", "reuses_kv": "word none cache projections",
     "mla": "record mla", "moe": "record moe", "recurrent": "record recurrent", "index": "record index",
-    "shared_blocks": "count", "extra": "records extra",
+    "shared_blocks": "count", "extra": "records extra", "states": "records state",
 }  # fmt: skip
 STACK = {
     **BLOCK, "layers": "layers!", "pattern": "text", "kinds": "kinds", "hidden": "count", "final_norm": "flag",
@@ -621,8 +621,9 @@ RECORD_FIELDS: dict[str, dict[str, str]] = {
     "moe": MOE,
     "mla": MLA,
     "recurrent": RECURRENT,
-    "index": {"heads": "count!", "dim": "count!", "top_k": "count!"},
+    "index": {"heads": "count!", "dim": "count!", "top_k": "count!", "type": "word tokens pools blocks", "pool": "count"},
     "extra": EXTRA,
+    "state": {"name": "text!", "shape": "shape!", "dtype": "word fp32 bf16 fp16"},
     "kind": {**BLOCK, "windowed": "flag"},
     "encoder": STACK,
     "vision": {
