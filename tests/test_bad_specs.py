@@ -196,6 +196,7 @@ MODELS = [
     Bad("no heads, after a comment", "# mine\n\n" + model(heads=None), "3:1", "heads", "missing"),
     Bad("no FFN", model(ffn=None), "1:1", "ffn", "missing"),
     Bad("no experts", model(moe="{top_k: 2, ffn: 64}"), "8:1", "moe.experts", "missing"),
+    Bad("a pool of tokens", model(index="{heads: 2, dim: 8, top_k: 4, pool: 2}"), "8:37", "index.pool", "has no meaning"),
     Bad("no rank", model(mla="{nope_dim: 8, rope_dim: 8, v_dim: 8}"), "8:1", "mla.kv_rank", "missing"),
     Bad("several mistakes", model(layers="0", vocab="1e6", zzz="1"), "3:1", "layers", "(and 2 more)"),
     Bad("KV heads that do not divide heads", model(kv_heads="3"), "8:1", "kv_heads", "3 KV heads do not divide 8 heads"),
