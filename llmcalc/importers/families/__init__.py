@@ -29,6 +29,13 @@ MODULES = {
     "mixture": "mixtral phimoe qwen2_moe qwen3_moe qwen3_vl_moe_text olmoe flex_olmo granitemoe gpt_oss minimax_m2 ernie4_5_moe "
     "hunyuan_v1_moe dbrx glm4_moe dots1 solar_open afmoe exaone_moe mimo_v2_flash llama4_text",
     "latent": "deepseek_v2 deepseek_v3 deepseek_v32 glm_moe_dsa glm4_moe_lite minicpm3 longcat_flash deepseek_v4 youtu",
+    "recurrent": "mamba falcon_mamba mamba2 rwkv xlstm",
+    "hybrid": "jamba bamba falcon_h1 nemotron_h zamba zamba2",
+    "hybrid_granite": "granitemoehybrid granitemoeshared granite_swa granitemoe_swa",
+    "hybrid_linear": "qwen3_next qwen3_5_text qwen3_5_moe_text lfm2 lfm2_moe lfm3 recurrent_gemma minimax kimi_linear "
+    "bailing_hybrid olmo_hybrid",
+    "hybrid_sparse": "glm5_next_text qwen4_exp_text",
+    "hybrid_conv": "zaya inkling_text inkling2_text hrm_text",
 }
 
 
