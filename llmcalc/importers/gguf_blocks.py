@@ -14,11 +14,11 @@ FFN_BIASES = {"gate": "ffn_gate.bias", "up": "ffn_up.bias", "down": "ffn_down.bi
 def attention(t: Layer, hidden: int) -> Spec | None:
     """Attention of any kind, None where the layer has none."""
     if t.has("attn_kv_a_mqa"):
-        return _latent(t, hidden)
+        return _latent(t)
     if t.has("attn_qkv") and not t.any("attn_gate", "ssm_in", "ssm_conv1d"):
         return _fused(t, hidden)
     if t.has("attn_q") and not t.has("ssm_conv1d_q"):
-        return _separate(t, hidden)
+        return _separate(t)
     return None
 
 
@@ -48,7 +48,7 @@ def _fused(t: Layer, hidden: int) -> Spec:
     return {"heads": heads, "kv_heads": kv_heads, "head_dim": dim, "biases": biases, **_norms(t, heads, dim)}
 
 
-def _separate(t: Layer, hidden: int) -> Spec:
+def _separate(t: Layer) -> Spec:
     """A matrix each. Head dims are told by the shapes, since layers with and without windows may differ in them."""
     heads, rows = t.each("attention.head_count"), t.shape("attn_q")[0]
     kv_heads = t.each("attention.head_count_kv", heads)
@@ -78,7 +78,7 @@ def _separate(t: Layer, hidden: int) -> Spec:
     return {**spec, "sinks": t.has("attn_sinks") or None, "biases": biases, **_norms(t, heads, dim)}
 
 
-def _latent(t: Layer, hidden: int) -> Spec:
+def _latent(t: Layer) -> Spec:
     """Multi-head latent attention; newer files split the up-projection of the latents into keys' and values'."""
     heads, rope, rank = t.each("attention.head_count"), t.model.count("rope.dimension_count"), t.shape("attn_kv_a_norm", 1)[0]
     if t.shape("attn_kv_a_mqa")[0] != rank + rope:
@@ -107,7 +107,7 @@ def _latent(t: Layer, hidden: int) -> Spec:
     return {"heads": heads, "mla": trimmed(mla), "index": index}
 
 
-def feed_forward(t: Layer, hidden: int) -> Spec:
+def feed_forward(t: Layer) -> Spec:
     """Dense FFN, mixture, both side by side, or none."""
     dense = t.shape("ffn_down")[1] if t.has("ffn_down") else 0
     biases = [name for name, tensor in FFN_BIASES.items() if t.has(tensor)]
@@ -162,7 +162,7 @@ def norms(t: Layer, *, mixes: bool, has_ffn: bool, encoder: bool) -> Spec:
 
 def block(t: Layer, hidden: int) -> Spec:
     """Everything that one layer is made of."""
-    attends, mixer, ffn = attention(t, hidden), recurrent(t, hidden), feed_forward(t, hidden)
+    attends, mixer, ffn = attention(t, hidden), recurrent(t), feed_forward(t)
     has_ffn = bool(ffn.get("ffn")) or "moe" in ffn
     placed = norms(t, mixes=attends is not None or mixer is not None, has_ffn=has_ffn, encoder=t.model.arch.encoder)
     made: Spec = {**ffn, **(attends or {}), **placed}

@@ -6,7 +6,7 @@ from llmcalc.importers.gguf_model import Layer
 from llmcalc.importers.shape import Spec, trimmed
 
 
-def recurrent(t: Layer, hidden: int) -> Spec | None:
+def recurrent(t: Layer) -> Spec | None:
     """The layer's mixer, None where it has none."""
     if t.has("shortconv.conv"):
         return {"type": "short-conv", "width": t.shape("shortconv.out_proj")[1], "conv": t.shape("shortconv.conv")[-1]}

@@ -25,7 +25,9 @@ def _architecture(checkpoint: Checkpoint) -> str:
     """The name of the architecture. Raises UnknownArchitecture with the nearest, SpecError for a file that holds no model."""
     kind, name = checkpoint.metadata.get("general.type"), checkpoint.metadata.get("general.architecture")
     if isinstance(kind, str) and kind in NO_MODELS:
-        raise fault(f"found '{kind}': the file holds {NO_MODELS[kind]}, no model; give the base model's", checkpoint.source, "general.type")
+        raise fault(
+            f"found '{kind}': the file holds {NO_MODELS[kind]}, no model; give the base model's", checkpoint.source, "general.type"
+        )
     if not isinstance(name, str) or not name:
         raise UnknownArchitecture(f"{checkpoint.source}: general.architecture: missing; it names the architecture")
     if name not in ARCHITECTURES:
@@ -147,7 +149,7 @@ def from_gguf(checkpoint: Checkpoint) -> Imported:
     if name in ("t5", "t5encoder"):
         from llmcalc.importers.gguf_t5 import stacks
 
-        layers = stacks(m, hidden)
+        layers = stacks(m)
     else:
         layers = _stack(m, hidden, notes)
     title = checkpoint.metadata.get("general.name")

@@ -14,7 +14,7 @@ def _block(t: Layer) -> Spec:
     return {"heads": heads, "head_dim": dim, "ffn": t.shape("ffn_down")[1], "gated": gated or False}
 
 
-def stacks(m: Model, hidden: int) -> Spec:
+def stacks(m: Model) -> Spec:
     """The fields of both stacks, all layers of which are built alike. Raises SpecError where they are not."""
     depth = m.depth("enc.blk")
     encoder = _alike(m, "enc.blk", depth)
