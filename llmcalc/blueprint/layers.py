@@ -36,7 +36,9 @@ class Attention(NamedTuple):
     output_gate: str = "none"
     values_are_keys: bool = False
     reuses_kv: str = "none"
-    sparse_index: tuple[int, int, int] | None = None  # heads, dim, tokens attended to
+    sparse_index: tuple[int, int, int] | None = None  # heads, dim, tokens of a block or 0
+    experts: int = 0
+    differential: bool = False
     q_rank: int = 0
     kv_rank: int = 0
     nope_dim: int = 0

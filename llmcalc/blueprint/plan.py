@@ -57,7 +57,9 @@ def _attention(block: Block, setting: Setting, windowed: bool) -> Attention:
         output_gate=block.output_gate or "none",
         values_are_keys=bool(block.values_are_keys),
         reuses_kv=block.reuses_kv or "none",
-        sparse_index=None if index is None else (index.heads, index.dim, index.top_k),
+        sparse_index=None if index is None else (index.heads, index.dim, index.block or 0),
+        experts=block.attention_experts or 0,
+        differential=bool(block.differential),
     )
     mla = block.mla
     if mla is None:

@@ -113,6 +113,8 @@ class Index(Record):
     """Dim of an index head; the cache holds one key of it per token."""
     top_k: Count
     """Tokens that a query attends to."""
+    block: Count | None = None
+    """Tokens are chosen by blocks of so many (MiniMax-M3): the best score decides, no weights per head; one by one unless said."""
 
 
 class Extra(Record):
@@ -193,6 +195,10 @@ class Block(Record):
     """No value projection: the keys are cached as values too (Gemma 4's global layers)."""
     reuses_kv: Literal["none", "cache", "projections"] | None = None
     """Keys and values of an earlier layer: no cache of its own (cache), nor key and value projections (projections)."""
+    attention_experts: Count | None = None
+    """So many routed pairs of query and output projections (JetMoE); a token uses as many as there are heads per KV head."""
+    differential: bool | None = None
+    """The difference of two softmaxes (Differential Transformer): all heads run over each half of the values."""
     sinks: bool | None = None
     """One learned sink logit per head (gpt-oss)."""
     global_attention: bool | None = None
