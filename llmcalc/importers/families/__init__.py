@@ -29,6 +29,9 @@ MODULES = {
     "mixture": "mixtral phimoe qwen2_moe qwen3_moe qwen3_vl_moe_text olmoe flex_olmo granitemoe gpt_oss minimax_m2 ernie4_5_moe "
     "hunyuan_v1_moe dbrx glm4_moe dots1 solar_open afmoe exaone_moe mimo_v2_flash llama4_text",
     "latent": "deepseek_v2 deepseek_v3 deepseek_v32 glm_moe_dsa glm4_moe_lite minicpm3 longcat_flash deepseek_v4 youtu",
+    "dense_more": "hyperclovax cohere_compass_text gemma4_unified_text gemma4_assistant doge moshi",
+    "mixture_more": "laguna mellum hy_v3 cohere2_moe flint kolibri1 step3p5 minimax_m3_vl_text jetmoe",
+    "latent_more": "axk1 axk2 hy_v4 mistral4 dots3_note_text",
 }
 
 
