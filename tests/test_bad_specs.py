@@ -292,7 +292,7 @@ QUANTS = [
     Bad("too many bits", quant(format="{bits: 65}"), "3:10", "format.bits", "at most 64"),
     Bad("format as a name", quant(format="int4"), "3:1", "format", "allowed: a mapping of bits"),
     Bad("scale per block without a tile", overhead("block"), "3:54", "format.overhead.0.per", "tile"),
-    Bad("scale per unknown", overhead("column"), "3:54", "format.overhead.0.per", "row, tensor, block"),
+    Bad("scale per unknown", overhead("output"), "3:54", "format.overhead.0.per", "row, column, tensor, block"),
     Bad("scale per nothing", overhead("0"), "3:54", "format.overhead.0.per", "at least 1"),
     Bad("scale per half", overhead("0.5"), "3:54", "format.overhead.0.per", "found 0.5"),
     Bad("scale per too many", overhead("1_000_001"), "3:54", "format.overhead.0.per", "at most 1000000"),
@@ -309,6 +309,12 @@ QUANTS = [
     Bad("unknown choice of layers", quant(rules="[{tensors: [all], format: bad, layers: first}]"),
         "4:39", "rules.0.layers", "first-eighth"),
     Bad("yes in a rule", quant(rules="[{tensors: [all], format: bad, moe: yes}]"), "4:39", "rules.0.moe", "allowed: true, false"),
+    Bad("stands instead of nothing", quant(rules="[{tensors: [all], format: bad}, {tensors: [q], format: fp16, instead_of: q4_0}]"),
+        "4:69", "rules.1.instead_of", "the format of no rule"),
+    Bad("stands instead of itself", quant(rules="[{tensors: [all], format: bad, instead_of: bad}]"),
+        "4:39", "rules.0.instead_of", "cannot stand in for itself"),
+    Bad("counts nothing", quant(rules="[{tensors: [all], format: bad, counted: tensors}]"),
+        "4:39", "rules.0.counted", "say layers or first"),
     Bad("no rules", quant(rules=None), "1:1", "rules", "missing"),
     Bad("no sources", quant(sources=None), "1:1", "sources", "missing"),
     Bad("tag", quant(title="!!python/none x"), "1:8", "", "tag"),
@@ -350,7 +356,7 @@ def test_refused(row: Bad) -> None:
 def test_one_mistake_is_counted_once() -> None:
     """A field that may be one of two things is one mistake, whatever it is not."""
     with pytest.raises(SpecError) as caught:
-        validate.validate(read.decode(overhead("column").encode(), "bad.yaml"), "quants")
+        validate.validate(read.decode(overhead("output").encode(), "bad.yaml"), "quants")
     assert "more)" not in str(caught.value)
 
 
@@ -561,6 +567,7 @@ TYPES: dict[str, list[tuple[Any, str]]] = {
     "layers": whole(1, 10_000),
     "published": whole(1, 10**18),
     "bits": whole(1, 64),
+    "bits_beside": whole(1, 10**6),
     "watts": whole(1, 100_000),
     "year": whole(1990, 2100),
     "per": [(value, "") for value in ("rows", "", 0, -1, 10**6 + 1, 1.5, True, [], [128], {}, {"row": 1})],
@@ -619,13 +626,16 @@ RECORD_FIELDS: dict[str, dict[str, str]] = {
         "release_year": "year", "prices": "records price", "verified": "texts", "unverified": "texts",
         "sources": "sources!", "note": "text", "status": "word available announced",
     },
-    "overhead": {"name": "text!", "bits": "bits!", "per": "per!"},
+    "overhead": {"name": "text!", "bits": "bits_beside!", "per": "per!", "file_only": "flag"},
     "format": {"bits": "bits!", "overhead": "records overhead", "block": "count", "tile": "count"},
     "rule": {
-        "tensors": "words!", "format": "text!", "layers": "word more-bits first-eighth", "tied": "flag", "moe": "flag",
+        "tensors": "words!", "format": "text!", "instead_of": "text",
+        "layers": "word more-bits first-eighth first-sixteenth middle", "first": "count",
+        "counted": "word layers tensors running", "tied": "flag", "moe": "flag", "experts": "count", "min_experts": "count",
+        "min_groups": "count", "depth": "count", "having": "texts", "lacking": "texts",
     },
     "quants": {
-        "title": "text!", "kind": "text!", "aliases": "texts",
+        "title": "text!", "kind": "text!", "aliases": "texts", "container": "word safetensors gguf",
         "format": "record! format", "rules": "records! rule", "runtimes": "texts", "sources": "sources!", "note": "text",
     },
 }  # fmt: skip
