@@ -17,7 +17,7 @@ Family = Callable[[Any, Any], dict[str, Any]]
 BLOCK_FIELDS = frozenset(Block.__annotations__)
 
 # Types that no transformers release has, read as the type whose weights and names of keys they share.
-RENAMED = {"kimi_k2": "deepseek_v3"}
+RENAMED = {"kimi_k2": "deepseek_v3", "stablelm_epoch": "stablelm"}
 
 # module -> the types it reads. Only the module that is needed is imported.
 MODULES = {
@@ -32,6 +32,10 @@ MODULES = {
     "dense_more": "hyperclovax cohere_compass_text gemma4_unified_text gemma4_assistant doge moshi",
     "mixture_more": "laguna mellum hy_v3 cohere2_moe flint kolibri1 step3p5 minimax_m3_vl_text jetmoe",
     "latent_more": "axk1 axk2 hy_v4 mistral4 dots3_note_text",
+    "remote": "aquila xverse skywork baichuan orion internlm internlm2 qwen chatglm exaone telechat minicpm deepseek bailing_moe "
+    "bailing_moe_v2 arctic grok-1",
+    "remote_more": "jais btlm codeshell phi-msft mixformer-sequential phi3small plamo openelm nemotron-nas deci RefinedWeb "
+    "RefinedWebModel minimax_text_01 minimax_m1 mamba_ssm",
 }
 
 
