@@ -6,7 +6,7 @@ one, each with what it has beside the fields that all layers share; they are fol
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib import import_module
 from typing import Any
@@ -18,6 +18,20 @@ BLOCK_FIELDS = frozenset(Block.__annotations__)
 
 # Types that no transformers release has, read as the type whose weights and names of keys they share.
 RENAMED = {"kimi_k2": "deepseek_v3", "stablelm_epoch": "stablelm"}
+
+# What is not read, and why; the rest of what transformers has is met with the nearest names.
+REFUSED = {
+    "blt": "bytes go through an encoder, a patcher, a model of patches and a decoder, which no spec can say",
+    "csm": "a backbone over text and audio codes with a second decoder over the codes of one frame, which no spec can say",
+    "dia": "an encoder of bytes and a decoder over nine codes at once, which no spec can say",
+    "musicgen": "a decoder over several codes at once between two other models, which no spec can say",
+    "musicgen_melody": "a decoder over several codes at once between two other models, which no spec can say",
+    "rwkv5": "version 5 and later of RWKV have states and mixes that are not established here",
+    "rwkv6": "version 5 and later of RWKV have states and mixes that are not established here",
+    "hunyuan": "the keys of Hunyuan's first configs are not established here; hunyuan_v1_dense and hunyuan_v1_moe are read",
+    "gpt_refact": "whether Refact's head is tied is not established here",
+    "stablelm_alpha": "the keys of its configs are not established here; stablelm and stablelm_epoch are read",
+}
 
 # module -> the types it reads. Only the module that is needed is imported.
 MODULES = {
@@ -47,6 +61,11 @@ def _modules() -> dict[str, str]:
 def known() -> list[str]:
     """Every type that can be read."""
     return sorted({*_modules(), *RENAMED})
+
+
+def unnamed(data: Mapping[str, Any]) -> str | None:
+    """The type of a config without ``model_type``, where its keys are some authors' own: state-spaces' Mamba."""
+    return "mamba_ssm" if {"d_model", "n_layer", "ssm_cfg"} <= data.keys() else None
 
 
 def find(model_type: str) -> Family | None:

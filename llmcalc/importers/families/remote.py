@@ -12,12 +12,31 @@ from llmcalc.importers.config import Config
 from llmcalc.importers.families.mixture import after, experts
 from llmcalc.importers.shape import Spec, biases, decoder, extra
 
+# Keys of these files that change no shape, no cache and no operation.
+_UNCHANGING = """
+    alibi_scaling apply_query_key_layer_scaling apply_residual_connection_post_layernorm attention_softmax_in_fp32
+    attn_dropout_prob attn_output_multiplier bias_dropout_fusion blocksparse_block_size blocksparse_homo_head_pattern
+    blocksparse_num_local_blocks blocksparse_triton_kernel_block_size blocksparse_vert_stride
+    dense_attention_every_n_layers dim_model_base emb_dropout_prob embedding_dropout_prob embedding_multiplier_scale
+    enable_expert_tensor_parallelism enc_index ffn_dropout_prob fp32_residual_connection fused_add_norm fused_dense
+    fused_mlp gegelu_limit gegelu_pad_to_256 max_attn_value max_sequence_length mlp_type moe_eval_capacity_factor
+    moe_min_capacity moe_token_dropping moe_train_capacity_factor mup_attn_multiplier mup_embedding_multiplier
+    mup_embeddings_scale mup_output_alpha mup_scale_qk_dot_by_d mup_use_scaling mup_width_multiplier mup_width_scale
+    norm_head norm_softmax normalization_layer_name num_gqa_groups onnx_safe output_dropout output_multiplier_scale
+    pad_token parallel_attn_mlp_res qkv_multipliers quantization quantization_bit rescale_every residual_in_fp32
+    rope_embedding_base rope_freq_constant rope_max_length rope_position_scale router_type scale_attention_softmax_in_fp32
+    scale_depth scale_emb softmax_in_fp32 training_seqlen use_cache_kernel use_cache_quantization use_dynamic_ntk
+    use_logn_attn use_mem_rope z_loss_weight
+"""
+UNCHANGING = frozenset(_UNCHANGING.split())
+
 
 def adopt(c: Config, names: dict[str, str] | None = None, /, **defaults: Any) -> None:
     """Lets a config be asked by the usual names (name -> the authors'), with the defaults of the authors' class."""
     for name, theirs in (names or {}).items():
         c.names.setdefault(name, []).append(theirs)
     c.known = c.known._replace(defaults={**defaults, **c.known.defaults})
+    c.asked |= UNCHANGING
 
 
 def plain(c: Config, _: Any) -> Spec:
@@ -128,6 +147,10 @@ def bailing_moe(c: Config, _: Any) -> Spec:
     """Ling and Ring: DeepSeek's mixture under grouped queries; version 2 normalises each head and has a bias in the router."""
     adopt(c, hidden_act="silu", tie_word_embeddings=False, first_k_dense_replace=0, num_shared_experts=0)
     newer = c.model_type == "bailing_moe_v2"
+    for key in ("use_sliding_window", "multi_gate"):
+        if c.flag(key):
+            raise c.error(key, "this option is not read here; write a spec")
+    c.maybe("sliding_window")
     spec = decoder(
         c,
         biases=biases(qkv=c.flag("use_qkv_bias"), o=c.flag("use_bias")),

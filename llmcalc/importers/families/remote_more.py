@@ -42,8 +42,8 @@ def codeshell(c: Config, _: Any) -> Spec:
 
 def phi_msft(c: Config, _: Any) -> Spec:
     """Phi-1, 1.5 and 2 as they were first published: GPT-J's block."""
-    heads = c.count("n_head_kv") if c.says("n_head_kv") else None
-    return {**_gpt(c, kv_heads=heads, parallel="one-norm", head_bias=True), "tied_head": c.flag("tie_word_embeddings")}
+    adopt(c, tie_word_embeddings=False)
+    return _gpt(c, kv_heads=c.count("n_head_kv") if c.says("n_head_kv") else None, parallel="one-norm", head_bias=True)
 
 
 def phi3small(c: Config, _: Any) -> Spec:
