@@ -611,6 +611,7 @@ BLOCK = {
     "qk_norm": "word none head per-head full", "window": "count", "sinks": "flag", "global_attention": "flag",
     "attention_norm": "flag", "ffn_norm": "flag", "qk_norm_bias": "flag", "chunked": "flag",
     "output_gate": "word none full head", "values_are_keys": "flag", "reuses_kv": "word none cache projections",
+    "attention_experts": "count", "differential": "flag",
     "mla": "record mla", "moe": "record moe", "recurrent": "record recurrent", "index": "record index",
     "shared_blocks": "count", "extra": "records extra", "states": "records state",
 }  # fmt: skip

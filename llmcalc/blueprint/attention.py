@@ -46,6 +46,9 @@ def self_attention(draft: Draft, at: Place, spec: Attention, norm: Norm, h: Dim,
         made = made[:1]
     elif spec.values_are_keys:
         made = made[:2]
+    if spec.experts:
+        _query_experts(draft, at, spec, k * d, into, reads)
+        made = made[1:]
     for role, width in made:
         draft.linear(at, role, PART, width, into, reads, role, bias=role in spec.biases, split="column")
     if spec.global_projections:
@@ -58,16 +61,45 @@ def self_attention(draft: Draft, at: Place, spec: Attention, norm: Norm, h: Dim,
     if spec.sinks:
         draft.weight(at, "sinks", PART, "table", (a,), split="column")
     # Keys that serve as values, and those of an earlier layer, are read and not made.
-    scored = [role for role, _ in made]
+    scored = [*(["q"] if spec.experts else []), *(role for role, _ in made)]
     if spec.relative_rows:
         scored += _disentangled(draft, at, Dim(spec.relative_rows, "P"), h, a, d)
     scored += _index(draft, at, spec, h, into, "x")
-    draft.op(at, "scores", PART, "attention", scored, "mixed", a * v, heads=a, qk=d, v=v, window=_window(spec),
-             causal=spec.causal, chunked=spec.chunked)  # fmt: skip
+    if spec.differential:
+        for name in ("lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2"):
+            draft.weight(at, name, PART, "bias", (d,))
+    # A differential attention runs once for each half of the value heads.
+    times = 2 if spec.differential else 1
+    draft.op(at, "scores", PART, "attention", scored, "mixed", a * v, heads=times * a if times > 1 else a, qk=d, v=v,
+             window=_window(spec), causal=spec.causal, chunked=spec.chunked)  # fmt: skip
     if spec.causal and spec.reuses_kv == "none":
         width = 2 * k * d if v is d else k * (d + v)
         draft.caches.append(Cache(f"{at.prefix}.kv", "kv", at.stack, width, at.run, at.depth, k, _window(spec)))
-    _output(draft, at, spec, h, a * v, a, into, reads)
+    if spec.experts:
+        _output_experts(draft, at, spec, h, k * v)
+    else:
+        _output(draft, at, spec, h, a * v, a, into, reads)
+
+
+def _chosen(spec: Attention) -> tuple[Dim, Dim]:
+    """Experts of an attention, and those that a token uses: all its query heads are theirs, one for each KV head."""
+    return Dim(spec.experts, "E_a"), Dim(spec.heads // spec.kv_heads, "E_ak")
+
+
+def _query_experts(draft: Draft, at: Place, spec: Attention, width: Dim, into: Dim, reads: str) -> None:
+    """A mixture of query projections (JetMoE, section 2.3): each gives one query per KV head."""
+    copies, used = _chosen(spec)
+    draft.linear(at, "attention_router", "router", copies, into, reads, "attention_routed")
+    draft.linear(at, "q", PART, width, into, reads, "q", split="column", copies=copies, used=used)
+
+
+def _output_experts(draft: Draft, at: Place, spec: Attention, h: Dim, width: Dim) -> None:
+    """The output projections of the same experts, summed by the router's weights, and one bias after the sum."""
+    copies, used = _chosen(spec)
+    draft.linear(at, "o", PART, h, width, "mixed", "o", split="row", copies=copies, used=used)
+    if "o" in spec.biases:
+        draft.weight(at, "o.bias", PART, "bias", (h,))
+    draft.op(at, "attention_combine", PART, "add", ("o", "attention_routed"), "attention_out", h)
 
 
 def _output(draft: Draft, at: Place, spec: Attention, h: Dim, mixed: Dim, a: Dim, into: Dim, reads: str) -> None:

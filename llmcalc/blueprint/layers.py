@@ -46,6 +46,8 @@ class Attention(NamedTuple):
     values_are_keys: bool = False
     reuses_kv: str = "none"
     sparse_index: SparseIndex | None = None
+    experts: int = 0
+    differential: bool = False
     q_rank: int = 0
     kv_rank: int = 0
     nope_dim: int = 0

@@ -58,6 +58,8 @@ def _attention(block: Block, setting: Setting, windowed: bool) -> Attention:
         values_are_keys=bool(block.values_are_keys),
         reuses_kv=block.reuses_kv or "none",
         sparse_index=None if index is None else SparseIndex(index.heads, index.dim, index.type or "tokens", index.pool or 1),
+        experts=block.attention_experts or 0,
+        differential=bool(block.differential),
     )
     mla = block.mla
     if mla is None:

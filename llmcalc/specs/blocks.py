@@ -115,7 +115,7 @@ class Index(Record):
     """Tokens that a query attends to."""
     type: Literal["tokens", "pools", "blocks"] | None = None
     """What is scored: tokens (unless said); pools of tokens by a learned average (GLM-5.3); blocks by their mean, without weights
-    for the heads (Qwen 4)."""
+    for the heads (Qwen 4, and MiniMax-M3 whose blocks are scored by their best token: pool 1)."""
     pool: Count | None = None
     """Tokens of a pool or block; 1 unless said."""
 
@@ -211,6 +211,10 @@ class Block(Record):
     """No value projection: the keys are cached as values too (Gemma 4's global layers)."""
     reuses_kv: Literal["none", "cache", "projections"] | None = None
     """Keys and values of an earlier layer: no cache of its own (cache), nor key and value projections (projections)."""
+    attention_experts: Count | None = None
+    """So many routed pairs of query and output projections (JetMoE); a token uses as many as there are heads per KV head."""
+    differential: bool | None = None
+    """The difference of two softmaxes (Differential Transformer): all heads run over each half of the values."""
     sinks: bool | None = None
     """One learned sink logit per head (gpt-oss)."""
     global_attention: bool | None = None

@@ -6,7 +6,7 @@ one, each with what it has beside the fields that all layers share; they are fol
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib import import_module
 from typing import Any
@@ -17,7 +17,21 @@ Family = Callable[[Any, Any], dict[str, Any]]
 BLOCK_FIELDS = frozenset(Block.__annotations__)
 
 # Types that no transformers release has, read as the type whose weights and names of keys they share.
-RENAMED = {"kimi_k2": "deepseek_v3"}
+RENAMED = {"kimi_k2": "deepseek_v3", "stablelm_epoch": "stablelm"}
+
+# What is not read, and why; the rest of what transformers has is met with the nearest names.
+REFUSED = {
+    "blt": "bytes go through an encoder, a patcher, a model of patches and a decoder, which no spec can say",
+    "csm": "a backbone over text and audio codes with a second decoder over the codes of one frame, which no spec can say",
+    "dia": "an encoder of bytes and a decoder over nine codes at once, which no spec can say",
+    "musicgen": "a decoder over several codes at once between two other models, which no spec can say",
+    "musicgen_melody": "a decoder over several codes at once between two other models, which no spec can say",
+    "rwkv5": "version 5 and later of RWKV have states and mixes that are not established here",
+    "rwkv6": "version 5 and later of RWKV have states and mixes that are not established here",
+    "hunyuan": "the keys of Hunyuan's first configs are not established here; hunyuan_v1_dense and hunyuan_v1_moe are read",
+    "gpt_refact": "whether Refact's head is tied is not established here",
+    "stablelm_alpha": "the keys of its configs are not established here; stablelm and stablelm_epoch are read",
+}
 
 # module -> the types it reads. Only the module that is needed is imported.
 MODULES = {
@@ -36,6 +50,13 @@ MODULES = {
     "bailing_hybrid olmo_hybrid",
     "hybrid_sparse": "glm5_next_text qwen4_exp_text",
     "hybrid_conv": "zaya inkling_text inkling2_text hrm_text",
+    "dense_more": "hyperclovax cohere_compass_text gemma4_unified_text gemma4_assistant doge moshi",
+    "mixture_more": "laguna mellum hy_v3 cohere2_moe flint kolibri1 step3p5 minimax_m3_vl_text jetmoe",
+    "latent_more": "axk1 axk2 hy_v4 mistral4 dots3_note_text",
+    "remote": "aquila xverse skywork baichuan orion internlm internlm2 qwen chatglm exaone telechat minicpm deepseek bailing_moe "
+    "bailing_moe_v2 arctic grok-1",
+    "remote_more": "jais btlm codeshell phi-msft mixformer-sequential phi3small plamo openelm nemotron-nas deci RefinedWeb "
+    "RefinedWebModel minimax_text_01 minimax_m1 mamba_ssm",
 }
 
 
@@ -47,6 +68,11 @@ def _modules() -> dict[str, str]:
 def known() -> list[str]:
     """Every type that can be read."""
     return sorted({*_modules(), *RENAMED})
+
+
+def unnamed(data: Mapping[str, Any]) -> str | None:
+    """The type of a config without ``model_type``, where its keys are some authors' own: state-spaces' Mamba."""
+    return "mamba_ssm" if {"d_model", "n_layer", "ssm_cfg"} <= data.keys() else None
 
 
 def find(model_type: str) -> Family | None:
