@@ -190,8 +190,8 @@ def channels(vision: Vision) -> int:
 
 
 def patch_rows(vision: Vision) -> int:
-    """Rows that a tower's layers work on for one image: its patches, and the class token."""
-    return vision.patches + bool(vision.class_token)
+    """Rows that a tower's layers work on for one image: its patches, and the class token; 0 where images have no one size."""
+    return vision.patches + bool(vision.class_token) if vision.image else 0
 
 
 def image_tokens(vision: Vision) -> int:

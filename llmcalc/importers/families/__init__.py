@@ -22,6 +22,11 @@ RENAMED = {"kimi_k2": "deepseek_v3"}
 # module -> the types it reads. Only the module that is needed is imported.
 MODULES = {
     "dense": "llama mistral qwen2 qwen3",
+    "vision": (
+        "llava llava_next llava_next_video llava_onevision qwen2_vl qwen2_5_vl qwen3_vl qwen3_vl_moe qwen3_5 qwen3_5_moe exaone4_5 "
+        "glm4v glm4v_moe glm46v mistral3 lighton_ocr idefics3 smolvlm gemma3 shieldgemma2 video_llava vipllava paligemma llama4 "
+        "idefics2 internvl"
+    ),
 }
 
 
