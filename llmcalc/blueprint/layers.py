@@ -114,6 +114,7 @@ class Layer(NamedTuple):
     parallel: str
     shared_blocks: int
     further: tuple[Further, ...]
+    image_cache: int = 0
 
 
 class Setting(NamedTuple):

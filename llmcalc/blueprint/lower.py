@@ -5,7 +5,7 @@ from __future__ import annotations
 from llmcalc.blueprint import attention, ends, ffn, recurrent
 from llmcalc.blueprint.draft import Draft, Place, after, before
 from llmcalc.blueprint.layers import Layer, StackPlan
-from llmcalc.blueprint.parts import Blueprint, StackShape
+from llmcalc.blueprint.parts import ONE, Blueprint, Cache, StackShape
 from llmcalc.blueprint.plan import image_tokens, patch_rows, stacks, trained_context
 from llmcalc.errors import NoAnswer
 from llmcalc.quantity import Dim
@@ -98,6 +98,9 @@ class _Layers:
         layer, at = self.layer, self.at
         for tensor in layer.further:
             self.draft.further(at, tensor)
+        if layer.image_cache:
+            kept = Dim(layer.image_cache, "2kd")
+            self.draft.caches.append(Cache(f"{at.prefix}.cross", "cross", at.stack, kept, at.run, at.depth, ONE, per="encoder_token"))
         if layer.shared_blocks:
             self.shared()
             return

@@ -148,6 +148,7 @@ def _layer(block: Block, letter: str, kind: Kind, mixture: bool, setting: Settin
         block.parallel or "none",
         block.shared_blocks or 0,
         further(block.extra),
+        block.image_cache or 0,
     )
 
 

@@ -27,6 +27,14 @@ MODULES = {
         "glm4v glm4v_moe glm46v mistral3 lighton_ocr idefics3 smolvlm gemma3 shieldgemma2 video_llava vipllava paligemma llama4 "
         "idefics2 internvl"
     ),
+    "vision_more": (
+        "aya_vision cohere2_vision blip-2 instructblip lfm2_vl kimi_k25 ernie4_5_vl_moe aria paddleocr_vl minimax_m3_vl ovis2 molmo2 "
+        "got_ocr2 janus deepseek_vl deepseek_vl_hybrid mllama florence2"
+    ),
+    "vision_text": (
+        "qwen2_vl_text qwen2_5_vl_text qwen2_5_omni_text qwen3_vl_text qwen3_vl_moe_text qwen3_omni_moe_text glm4v_moe_text "
+        "granite4_vision_text paddleocr_vl_text hunyuan_vl_text glm4v_text mllama_text_model aria_text molmo2_text emu3_text_model"
+    ),
 }
 
 

@@ -212,11 +212,12 @@ def molmo2(c: Config) -> Spec:
     bias = c.flag("attention_bias", True)
     sides = c.get("image_size")
     patch = c.count("patch_size")
+    said = c.maybe("num_position_embeddings") if c.says("num_position_embeddings") else None
     if not isinstance(sides, list) or any(not isinstance(each, int) for each in sides):
         raise c.error("image_size", f"found {sides!r}, allowed: height and width")
     return vit(
         c, kv_heads=c.count("num_key_value_heads"), head_dim=c.count("head_dim"), biases=biases(attention=bias, ffn=True), image=None,
-        position_rows=prod(each // patch for each in sides), final_norm=False,
+        position_rows=said or prod(each // patch for each in sides), final_norm=False,
     )  # fmt: skip
 
 

@@ -39,7 +39,7 @@ def alone(c: Config, task: Any) -> bool:
 
 def tied(c: Config, inner: Config) -> bool:
     """Whether the head is the embedding: the outer config's word, for some types either's."""
-    return c.flag("tie_word_embeddings", True) or (c.model_type in EITHER_TIES and inner.flag("tie_word_embeddings", True))
+    return c.flag("tie_word_embeddings", True) or (c.model_type in EITHER_TIES and inner.flag("tie_word_embeddings"))
 
 
 def model(c: Config, task: Any, vision: Spec | None, projector: Tensors | None = None, inner: Config | None = None) -> Spec:
