@@ -137,8 +137,8 @@ def _block(block: Block, hidden: int, depth: int, at: Path) -> Iterator[Finding]
         yield from _moe(block.moe, depth, (*at, "moe"))
         if block.ffn is None and (block.moe.first_dense or (block.moe.every or 1) > 1):
             yield (*at, "ffn"), "missing; some layers are dense (moe.first_dense, moe.every)"
-    elif "router" in (block.biases or ()):
-        yield (*at, "biases"), "router: the block has no moe"
+    elif {"router", "experts"} & {*(block.biases or ())}:
+        yield (*at, "biases"), "router, experts: the block has no moe"
     elif block.ffn is None:
         yield (*at, "ffn"), "missing; the FFN dim of the layers, 0 for none (or say moe)"
 

@@ -21,7 +21,14 @@ RENAMED = {"kimi_k2": "deepseek_v3"}
 
 # module -> the types it reads. Only the module that is needed is imported.
 MODULES = {
-    "dense": "llama mistral qwen2 qwen3",
+    "classic": "gpt2 gpt-sw3 gpt_bigcode opt gptj codegen gpt_neo gpt_neox gpt_neox_japanese bloom mpt falcon phi persimmon "
+    "stablelm starcoder2 nemotron",
+    "dense": "llama granite mistral ministral ministral3 qwen2 qwen3 phi3 olmo olmo2 olmo3 glm glm4 cohere cohere2 ernie4_5 "
+    "exaone4 smollm3 cwm apertus seed_oss arcee nanochat helium bitnet diffllama internlm3 iquestcoder jais2 hunyuan_v1_dense",
+    "gemma": "gemma gemma2 vaultgemma gemma3_text gemma3n_text gemma4_text",
+    "mixture": "mixtral phimoe qwen2_moe qwen3_moe qwen3_vl_moe_text olmoe flex_olmo granitemoe gpt_oss minimax_m2 ernie4_5_moe "
+    "hunyuan_v1_moe dbrx glm4_moe dots1 solar_open afmoe exaone_moe mimo_v2_flash llama4_text",
+    "latent": "deepseek_v2 deepseek_v3 deepseek_v32 glm_moe_dsa glm4_moe_lite minicpm3 longcat_flash deepseek_v4 youtu",
     "vision": (
         "llava llava_next llava_next_video llava_onevision qwen2_vl qwen2_5_vl qwen3_vl qwen3_vl_moe qwen3_5 qwen3_5_moe exaone4_5 "
         "glm4v glm4v_moe glm46v mistral3 lighton_ocr idefics3 smolvlm gemma3 shieldgemma2 video_llava vipllava paligemma llama4 "
@@ -32,7 +39,7 @@ MODULES = {
         "got_ocr2 janus deepseek_vl deepseek_vl_hybrid mllama florence2"
     ),
     "vision_text": (
-        "qwen2_vl_text qwen2_5_vl_text qwen2_5_omni_text qwen3_vl_text qwen3_vl_moe_text qwen3_omni_moe_text glm4v_moe_text "
+        "qwen2_vl_text qwen2_5_vl_text qwen2_5_omni_text qwen3_vl_text qwen3_omni_moe_text glm4v_moe_text "
         "granite4_vision_text paddleocr_vl_text hunyuan_vl_text glm4v_text mllama_text_model aria_text molmo2_text emu3_text_model"
     ),
 }

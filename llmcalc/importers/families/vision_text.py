@@ -12,7 +12,7 @@ from llmcalc.importers.shape import Spec, biases, decoder, extra
 # Built like another type, with names of keys that are the same.
 SAME = {
     "qwen2_vl_text": "qwen2", "qwen2_5_vl_text": "qwen2", "qwen2_5_omni_text": "qwen2", "qwen3_vl_text": "qwen3",
-    "qwen3_vl_moe_text": "qwen3_moe", "qwen3_omni_moe_text": "qwen3_moe", "glm4v_moe_text": "glm4_moe", "granite4_vision_text": "granite",
+    "qwen3_omni_moe_text": "qwen3_moe", "glm4v_moe_text": "glm4_moe", "granite4_vision_text": "granite",
     "paddleocr_vl_text": "ernie4_5", "hunyuan_vl_text": "hunyuan_v1_dense",
 }  # fmt: skip
 
