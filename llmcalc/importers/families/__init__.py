@@ -38,9 +38,13 @@ MODULES = {
         "aya_vision cohere2_vision blip-2 instructblip lfm2_vl kimi_k25 ernie4_5_vl_moe aria paddleocr_vl minimax_m3_vl ovis2 molmo2 "
         "got_ocr2 janus deepseek_vl deepseek_vl_hybrid mllama florence2"
     ),
+    "vision_early": (
+        "fuyu chameleon emu3 idefics blip git kosmos-2 kosmos_2_text_model hunyuan_vl step3p7 gemma4 phi4_multimodal granite4_vision"
+    ),
+    "audio": "qwen2_audio voxtral audioflamingo3 qwen2_5_omni_thinker qwen3_omni_moe_thinker granite_speech",
     "vision_text": (
         "qwen2_vl_text qwen2_5_vl_text qwen2_5_omni_text qwen3_vl_text qwen3_omni_moe_text glm4v_moe_text "
-        "granite4_vision_text paddleocr_vl_text hunyuan_vl_text glm4v_text mllama_text_model aria_text molmo2_text emu3_text_model"
+        "granite4_vision_text paddleocr_vl_text hunyuan_vl_text glm4v_text mllama_text_model aria_text molmo2_text emu3_text_model ernie4_5_vl_moe_text minimax_m3_vl_text"
     ),
 }
 

@@ -32,6 +32,8 @@ def alone(c: Config, task: Any) -> bool:
     """Whether the class is the language model without the towers."""
     name = task.architecture
     whole = c.known.classes.get("ForImageTextToText", c.known.classes.get("ForMultimodalLM"))
+    if name == c.known.classes.get("Model"):
+        return False
     if name.endswith("VisionModel"):
         raise c.error("architectures", f"{name} is a vision tower, no language model")
     return name.endswith(("TextModel", "TextForCausalLM")) or (name.endswith("ForCausalLM") and name != whole)
@@ -107,7 +109,8 @@ def vipllava(c: Config, task: Any) -> Spec:
 def gemma3(c: Config, task: Any) -> Spec:
     """Gemma 3: patches pooled to ``mm_tokens_per_image``, RMSNorm and one matrix."""
     vision = tower(c)
-    return model(c, task, {**vision, "tokens": c.count("mm_tokens_per_image"), "projector": "norm-linear"})
+    tokens = min(c.count("mm_tokens_per_image"), (vision["image"] // vision["patch"]) ** 2)
+    return model(c, task, {**vision, "tokens": tokens, "projector": "norm-linear"})
 
 
 def paligemma(c: Config, task: Any) -> Spec:

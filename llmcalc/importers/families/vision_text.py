@@ -6,8 +6,8 @@ from typing import Any
 
 from llmcalc.importers import families
 from llmcalc.importers.config import Config
-from llmcalc.importers.families.tensors import attention, linear, mlp, norm
-from llmcalc.importers.shape import Spec, biases, decoder, extra
+from llmcalc.importers.families.tensors import attention, every, linear, mlp, norm
+from llmcalc.importers.shape import Spec, biases, by_type, decoder, extra, layer_types
 
 # Built like another type, with names of keys that are the same.
 SAME = {
@@ -73,6 +73,58 @@ def molmo2(c: Config, _: Any) -> Spec:
     )  # fmt: skip
 
 
+def ernie(c: Config, _: Any) -> Spec:
+    """ERNIE 4.5 VL's: two mixtures of as many experts, for text and for images; a text's token goes through the first alone."""
+    depth, hidden, bias = c.layers(), c.count("hidden_size"), c.flag("use_bias")
+    sizes = c.chosen("moe_intermediate_size") or [1536, 512]
+    if len(sizes) < 2 or min(sizes) < 1:
+        raise c.error("moe_intermediate_size", f"found {sizes}, allowed: two widths, for text and for images")
+    experts, top_k, shared = c.count("moe_num_experts"), c.count("moe_k"), c.count("moe_num_shared_experts", least=0)
+    image = every(
+        mlp("image_expert", hidden, sizes[1], gated=True, bias=False), copies=experts, used=min(top_k, experts), part="experts"
+    )  # fmt: skip
+    router = [
+        extra("image_router", experts, hidden, part="router", rows="none"),
+        extra("image_router.correction", experts, part="router"),
+    ]
+    wide = sizes[0] * shared
+    shared_bias = [("shared_gate.bias", wide), ("shared_up.bias", wide), ("shared_down.bias", hidden)] if bias and shared else []
+    sparse = {
+        "moe": {"experts": experts, "top_k": top_k, "ffn": sizes[0], "shared": shared, "correction_bias": "parameter"},
+        "extra": [*image, *router, *(extra(name, size, part="shared_experts") for name, size in shared_bias)],
+    }  # fmt: skip
+    dense = {"ffn": c.count("intermediate_size"), "biases": biases(attention=bias, ffn=bias)}
+    types = layer_types(c, depth, ["dense"] + ["sparse"] * (depth - 1), "mlp_layer_types")
+    blocks = by_type(types, {"dense": dense, "sparse": {**sparse, "biases": biases(attention=bias)}}, c, "mlp_layer_types")
+    return decoder(c, ffn=None, blocks=blocks)
+
+
+def minimax(c: Config, _: Any) -> Spec:
+    """MiniMax M3's: some layers attend to blocks of tokens that an index of small heads picks."""
+    depth, hidden = c.layers(), c.count("hidden_size")
+    dim, heads = c.count("index_head_dim"), c.count("index_n_heads")
+    if c.says("sparse_attention_config") or c.says("moe_layer_freq"):
+        raise c.error("sparse_attention_config", "this older way to say layers is not understood; say layer_types and mlp_layer_types")
+    index = [
+        extra("index_q", heads * dim, hidden, part="attention"),
+        extra("index_k", dim, hidden, part="attention"),
+        extra("index_q_norm", dim, part="norm"),
+        extra("index_k_norm", dim, part="norm"),
+    ]
+    moe = {
+        "experts": c.count("num_local_experts"), "top_k": c.count("num_experts_per_tok"), "ffn": c.count("intermediate_size"),
+        "shared": 1, "shared_ffn": c.count("shared_intermediate_size"), "correction_bias": "buffer",
+    }  # fmt: skip
+    first = min(3, depth)
+    usual = ["full_attention"] * first + ["minimax_m3_sparse"] * (depth - first)
+    mixers = by_type(layer_types(c, depth, usual), {"full_attention": {}, "minimax_m3_sparse": {"extra": index}}, c)
+    usual = ["dense"] * first + ["sparse"] * (depth - first)
+    feeds = {"dense": {"ffn": c.count("dense_intermediate_size")}, "sparse": {"moe": moe}}
+    feed = by_type(layer_types(c, depth, usual, "mlp_layer_types"), feeds, c, "mlp_layer_types")
+    blocks = [{**one, **other} for one, other in zip(mixers, feed, strict=True)]
+    return decoder(c, ffn=None, qk_norm="head", blocks=blocks)
+
+
 def emu3(c: Config, _: Any) -> Spec:
     """Emu 3's: Llama."""
     return decoder(c, biases=biases(attention=c.flag("attention_bias"), ffn=c.flag("mlp_bias")))
@@ -85,4 +137,6 @@ FAMILIES = {
     "aria_text": aria,
     "molmo2_text": molmo2,
     "emu3_text_model": emu3,
+    "ernie4_5_vl_moe_text": ernie,
+    "minimax_m3_vl_text": minimax,
 }
