@@ -116,6 +116,7 @@ class Layer(NamedTuple):
     shared_blocks: int
     further: tuple[Further, ...]
     image_cache: int = 0
+    index_cache: int = 0
 
 
 class Setting(NamedTuple):

@@ -98,9 +98,10 @@ class _Layers:
         layer, at = self.layer, self.at
         for tensor in layer.further:
             self.draft.further(at, tensor)
-        if layer.image_cache:
-            kept = Dim(layer.image_cache, "2kd")
-            self.draft.caches.append(Cache(f"{at.prefix}.cross", "cross", at.stack, kept, at.run, at.depth, ONE, per="encoder_token"))
+        for kind, width, per in (("cross", layer.image_cache, "encoder_token"), ("index", layer.index_cache, "token")):
+            if width:
+                kept = Dim(width, str(width), names={})
+                self.draft.caches.append(Cache(f"{at.prefix}.{kind}", kind, at.stack, kept, at.run, at.depth, ONE, per=per))
         if layer.shared_blocks:
             self.shared()
             return

@@ -148,7 +148,8 @@ def _layer(block: Block, letter: str, kind: Kind, mixture: bool, setting: Settin
         block.parallel or "none",
         block.shared_blocks or 0,
         further(block.extra),
-        block.image_cache or 0,
+        image_cache=block.image_cache or 0,
+        index_cache=block.index_cache or 0,
     )
 
 

@@ -163,6 +163,12 @@ class Config:
         inner.asked = self.asked
         return inner
 
+    def over(self, defaults: Mapping[str, Any]) -> Config:
+        """The same config with what holds where it says nothing."""
+        found = Config({**defaults, **self.data}, self.model_type, self.source, self.prefix)
+        found.asked |= set(defaults)
+        return found
+
     def unread(self) -> list[str]:
         """Keys of the file that nobody asked for and that the class does not have either."""
         known = {

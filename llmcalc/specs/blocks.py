@@ -208,6 +208,8 @@ class Block(Record):
     side (Zamba); the recurrent mixer stays each layer's own."""
     image_cache: Count | None = None
     """Elements that a layer keeps of each image token: keys and values of one that attends to images (Llama 3.2 Vision)."""
+    index_cache: Count | None = None
+    """Elements that an index of another kind than ``index`` keeps of each token (MiniMax M3)."""
     extra: list[Extra] | None = None
     """Further tensors of each layer."""
 

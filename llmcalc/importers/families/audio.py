@@ -28,6 +28,9 @@ def frames(a: Config) -> Tensors:
 
 def heard(c: Config, task: Any) -> Spec:
     """Qwen2-Audio, Voxtral, Audio Flamingo 3: Whisper's encoder and a projector of one or two matrices."""
+    if c.model_type == "voxtral" and c.says("text_config"):
+        # What this type's language model has by default holds in a config that says only a part of it, too.
+        c.inner["text_config"] = c.sub("text_config").over(c.known.sub_defaults.get("text_config", {}))
     a, h = c.sub("audio_config"), width(c)
     hidden = a.count("d_model")
     if c.model_type == "qwen2_audio":
@@ -161,12 +164,12 @@ def phi4_audio(a: Config) -> Tensors:
     hidden, depth, ffn = a.count("hidden_size"), a.layers("num_blocks"), a.count("intermediate_size")
     out, times, made = a.count("ext_pw_out_channel"), a.count("depthwise_multiplier"), a.count("depthwise_separable_out_channel")
     channels, reduction = a.count("nemo_conv_channels"), a.count("time_reduction")
-    size = a.count("input_size")
+    size, heads = a.count("input_size"), a.count("num_attention_heads")
     steps = reduction.bit_length() - 1
     final = a.count("nemo_final_size") if a.says("nemo_final_size") else _halved(size, steps)
     layer = [
         *(t for name in ("ffn_in", "ffn_out") for t in (*norm(f"{name}_norm", hidden), *mlp(name, hidden, ffn, gated=True))),
-        *attention("conformer", hidden),
+        *attention("conformer", hidden, inner=hidden // heads * heads),
         *(t for name in ("attention_norm", "layer_norm", "conv_norm") for t in norm(name, hidden)),
         *linear("conv_gate", 2 * out, hidden),
         *table("conv_gate_bias_1", out),
@@ -183,7 +186,7 @@ def phi4_audio(a: Config) -> Tensors:
         *every(layer, copies=depth),
         *subsample,
         *linear("frames", hidden, channels * final),
-        *table("relative_bias", buckets, a.count("num_attention_heads")),
+        *table("relative_bias", buckets, heads),
     ]
 
 

@@ -40,8 +40,11 @@ def alone(c: Config, task: Any) -> bool:
 
 
 def tied(c: Config, inner: Config) -> bool:
-    """Whether the head is the embedding: the outer config's word, for some types either's."""
-    return c.flag("tie_word_embeddings", True) or (c.model_type in EITHER_TIES and inner.flag("tie_word_embeddings"))
+    """Whether the head is the embedding: the outer config's word; of some types the inner one's too, where the file has it."""
+    outer = c.flag("tie_word_embeddings", True)
+    if c.model_type not in EITHER_TIES or outer:
+        return outer
+    return inner.flag("tie_word_embeddings") and (inner.says("tie_word_embeddings") or not c.says("tie_word_embeddings"))
 
 
 def model(c: Config, task: Any, vision: Spec | None, projector: Tensors | None = None, inner: Config | None = None) -> Spec:

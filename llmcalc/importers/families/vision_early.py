@@ -106,7 +106,7 @@ def blip(c: Config, task: Any) -> Spec:
     if task.architecture not in ("", "BlipForConditionalGeneration"):
         raise c.error("architectures", f"{task.architecture} has no language model that llmcalc could count")
     vision, t = tower(c), c.sub("text_config")
-    hidden, seen = t.count("hidden_size"), t.count("encoder_hidden_size")
+    hidden, seen = t.count("hidden_size"), vision["hidden"]
     crossing = [
         *attention("cross", hidden, keys_from=seen, part="cross_attention"),
         *norm("cross_norm", hidden, part="norm"),
@@ -158,13 +158,15 @@ def kosmos2(c: Config, task: Any) -> Spec:
         *table("queries", c.count("latent_query_num"), hidden),
         *attention("resampler", hidden),
     ]
-    return {**text_of(c, task), "vision": {**vision, "outside": projector}}
+    ties = c if c.says("tie_word_embeddings") and not t.says("tie_word_embeddings") else t
+    spec = {**text_of(c, task), "tied_head": ties.flag("tie_word_embeddings", True)}
+    return {**spec, "vision": {**vision, "outside": projector}}
 
 
 def hunyuan(c: Config, task: Any) -> Spec:
     """HunyuanVL: convolutions that take a square of patches for one token, and learned marks of line and image."""
-    v = c.sub("vision_config")
-    hidden, out, merge = v.count("hidden_size"), v.count("text_hidden_size"), v.count("spatial_merge_size")
+    v, text = c.sub("vision_config"), c.flat("text_config")
+    hidden, out, merge = v.count("hidden_size"), text.count("hidden_size"), v.count("spatial_merge_size")
     rows = (v.count("max_image_size") // v.count("patch_size")) ** 2 + 1
     vision = vit(v, image=None, position_rows=rows, final_norm=False)
     marks = [table("image_newline", 4 * hidden), *(table(name, out) for name in ("image_begin", "image_end", "image_separator"))]
@@ -177,7 +179,7 @@ def hunyuan(c: Config, task: Any) -> Spec:
         *norm("merger_norm", hidden, bias=False),
         *norm("projector_norm", out, bias=False),
     ]
-    return model(c, task, vision, projector)
+    return model(c, task, vision, projector, text)
 
 
 def step(c: Config, task: Any) -> Spec:

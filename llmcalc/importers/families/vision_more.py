@@ -89,8 +89,9 @@ def aria(c: Config, task: Any) -> Spec:
 
 def paddle(c: Config, task: Any) -> Spec:
     """PaddleOCR-VL: Qwen's merger behind SigLIP."""
-    vision, factor = tower(c), c.sub("vision_config").count("spatial_merge_size")
-    return model(c, task, merged(vision, factor), merger("merger", vision["hidden"], width(c), square=factor**2))
+    vision, factor, text = tower(c), c.sub("vision_config").count("spatial_merge_size"), c.flat("text_config")
+    projector = merger("merger", vision["hidden"], text.count("hidden_size"), square=factor**2)
+    return model(c, task, merged(vision, factor), projector, text)
 
 
 def minimax(c: Config, task: Any) -> Spec:
@@ -99,7 +100,7 @@ def minimax(c: Config, task: Any) -> Spec:
     projector = [
         *linear("projector_1", inner, vision["hidden"], rows="patch"),
         *linear("projector_2", width(c), inner, rows="patch"),
-        *linear("merger_1", inner, c.count("merged_hidden_size"), rows="image_token"),
+        *linear("merger_1", inner, width(c) * c.sub("vision_config").count("spatial_merge_size") ** 2, rows="image_token"),
         *linear("merger_2", width(c), inner, rows="image_token"),
     ]
     return model(c, task, vision, projector)
@@ -250,7 +251,7 @@ def blip2(c: Config, task: Any) -> Spec:
     """BLIP-2 and InstructBLIP: a query transformer between a tower and a language model with a head of its own."""
     vision, q, text = tower(c), c.sub("qformer_config"), c.sub("text_config")
     hidden, instructs = q.count("hidden_size"), c.model_type == "instructblip"
-    between = [*table("query_tokens", c.count("num_query_tokens"), hidden), *qformer(q, text=True if instructs else None)]
+    between = [*table("query_tokens", c.count("num_query_tokens"), hidden), *qformer(q, into=vision["hidden"], text=True if instructs else None)]
     if instructs:
         between += table("qformer_words", q.count("vocab_size"), hidden) + table(
             "qformer_positions", q.count("max_position_embeddings"), hidden

@@ -54,15 +54,9 @@ def mllama(c: Config, task: Any) -> Spec:
 
 def aria(c: Config, _: Any) -> Spec:
     """Aria's: Llama with a mixture in every layer; ``intermediate_size`` is one expert's."""
-    attention_bias, feed = c.flag("attention_bias"), c.flag("mlp_bias")
     ffn, shared = c.count("intermediate_size"), c.count("moe_num_shared_experts")
-    extras = []
-    if feed:
-        wide = ffn * shared
-        extras = [extra("shared_gate.bias", wide, part="shared_experts"), extra("shared_up.bias", wide, part="shared_experts"),
-                  extra("shared_down.bias", c.count("hidden_size"), part="shared_experts")]  # fmt: skip
     moe = {"experts": c.count("moe_num_experts"), "top_k": c.count("moe_topk"), "ffn": ffn, "shared": shared}
-    return decoder(c, ffn=None, moe=moe, biases=biases(attention=attention_bias), extra=extras)
+    return decoder(c, ffn=None, moe=moe, biases=biases(attention=c.flag("attention_bias"), ffn=c.flag("mlp_bias")))
 
 
 def molmo2(c: Config, _: Any) -> Spec:
@@ -87,24 +81,21 @@ def ernie(c: Config, _: Any) -> Spec:
         extra("image_router", experts, hidden, part="router", rows="none"),
         extra("image_router.correction", experts, part="router"),
     ]
-    wide = sizes[0] * shared
-    shared_bias = [("shared_gate.bias", wide), ("shared_up.bias", wide), ("shared_down.bias", hidden)] if bias and shared else []
     sparse = {
         "moe": {"experts": experts, "top_k": top_k, "ffn": sizes[0], "shared": shared, "correction_bias": "parameter"},
-        "extra": [*image, *router, *(extra(name, size, part="shared_experts") for name, size in shared_bias)],
-    }  # fmt: skip
-    dense = {"ffn": c.count("intermediate_size"), "biases": biases(attention=bias, ffn=bias)}
+        "extra": [*image, *router],
+    }
+    dense = {"ffn": c.count("intermediate_size")}
     types = layer_types(c, depth, ["dense"] + ["sparse"] * (depth - 1), "mlp_layer_types")
-    blocks = by_type(types, {"dense": dense, "sparse": {**sparse, "biases": biases(attention=bias)}}, c, "mlp_layer_types")
-    return decoder(c, ffn=None, blocks=blocks)
+    blocks = by_type(types, {"dense": dense, "sparse": sparse}, c, "mlp_layer_types")
+    return decoder(c, ffn=None, biases=biases(attention=bias, ffn=bias), blocks=blocks)
 
 
 def minimax(c: Config, _: Any) -> Spec:
     """MiniMax M3's: some layers attend to blocks of tokens that an index of small heads picks."""
     depth, hidden = c.layers(), c.count("hidden_size")
-    dim, heads = c.count("index_head_dim"), c.count("index_n_heads")
-    if c.says("sparse_attention_config") or c.says("moe_layer_freq"):
-        raise c.error("sparse_attention_config", "this older way to say layers is not understood; say layer_types and mlp_layer_types")
+    older = c.sub("sparse_attention_config")
+    dim, heads = older.count("sparse_index_dim", c.count("index_head_dim")), older.count("sparse_num_index_heads", c.count("index_n_heads"))
     index = [
         extra("index_q", heads * dim, hidden, part="attention"),
         extra("index_k", dim, hidden, part="attention"),
@@ -115,10 +106,10 @@ def minimax(c: Config, _: Any) -> Spec:
         "experts": c.count("num_local_experts"), "top_k": c.count("num_experts_per_tok"), "ffn": c.count("intermediate_size"),
         "shared": 1, "shared_ffn": c.count("shared_intermediate_size"), "correction_bias": "buffer",
     }  # fmt: skip
-    first = min(3, depth)
-    usual = ["full_attention"] * first + ["minimax_m3_sparse"] * (depth - first)
-    mixers = by_type(layer_types(c, depth, usual), {"full_attention": {}, "minimax_m3_sparse": {"extra": index}}, c)
-    usual = ["dense"] * first + ["sparse"] * (depth - first)
+    sparse, mixed = older.each("sparse_attention_freq", depth, int), c.each("moe_layer_freq", depth, int)
+    usual = ["minimax_m3_sparse" if each else "full_attention" for each in sparse or [0] * depth]
+    mixers = by_type(layer_types(c, depth, usual), {"full_attention": {}, "minimax_m3_sparse": {"extra": index, "index_cache": dim}}, c)
+    usual = ["sparse" if each else "dense" for each in mixed or [1] * depth]
     feeds = {"dense": {"ffn": c.count("dense_intermediate_size")}, "sparse": {"moe": moe}}
     feed = by_type(layer_types(c, depth, usual, "mlp_layer_types"), feeds, c, "mlp_layer_types")
     blocks = [{**one, **other} for one, other in zip(mixers, feed, strict=True)]
