@@ -41,6 +41,7 @@ MODULES = {
     "vision_early": (
         "fuyu chameleon emu3 idefics blip git kosmos-2 kosmos_2_text_model hunyuan_vl step3p7 gemma4 phi4_multimodal granite4_vision"
     ),
+    "vision_late": "diffusion_gemma_text diffusion_gemma nemotron_h_omni gemma3n perception_lm",
     "audio": "qwen2_audio voxtral audioflamingo3 qwen2_5_omni_thinker qwen3_omni_moe_thinker granite_speech",
     "vision_text": (
         "qwen2_vl_text qwen2_5_vl_text qwen2_5_omni_text qwen3_vl_text qwen3_omni_moe_text glm4v_moe_text "
