@@ -6,8 +6,7 @@
     ├── UnknownName              no model, GPU or quantisation of that name; suggests
     ├── Unpublished              the model exists, its architecture was never published
     ├── UnknownArchitecture      a config or checkpoint of a kind that is not known here
-    ├── SourceError              a model's files or repository cannot be read
-    ├── SpecError                a spec file that is not valid: file, line, column, field
+    ├── SpecError                a file that is not valid: file, line, column, field
     ├── SourceError              a repository that cannot be read: no access, no network, not there
     └── NoAnswer             the question is fine, the model has nothing to answer it with
 
@@ -53,10 +52,6 @@ class Unpublished(LlmcalcError):
 
 class UnknownArchitecture(LlmcalcError):
     """An architecture that nobody here knows how to count; refused by name, with what is nearest."""
-
-
-class SourceError(LlmcalcError):
-    """Files or a repository of a model that cannot be read, or do not hold what they should."""
 
 
 class SpecError(LlmcalcError):

@@ -64,7 +64,7 @@ def flops(
                 opened.append(engine.explain_decode(m.blueprint, tokens, batch, encoder_context=encoder))
             figures += [o.figure(m, figure) for figure in opened]
     notes.append(f"a product of m x k and k x n costs 2mkn; backward is twice forward; training and prefill with the {mask} mask")
-    notes += o.estimates([m.blueprint for m in chosen])
+    notes += o.about(chosen)
     columns = ("model", ">context", ">forward, full", ">?causal", ">training", ">?prefill", ">per decoded token")
     title = f"FLOPs of {batch} sequence{'s' if batch > 1 else ''}"
     inputs = {

@@ -197,7 +197,21 @@ def nemotron(c: Config, _: Any) -> Spec:
 
 
 FAMILIES = {
-    "gpt2": gpt2, "gpt-sw3": gpt2, "gpt_bigcode": gpt_bigcode, "opt": opt, "gptj": gptj, "codegen": codegen, "gpt_neo": gpt_neo,
-    "gpt_neox": gpt_neox, "gpt_neox_japanese": gpt_neox_japanese, "bloom": bloom, "mpt": mpt, "falcon": falcon, "phi": phi,
-    "persimmon": persimmon, "stablelm": stablelm, "starcoder2": starcoder2, "nemotron": nemotron,
-}  # fmt: skip
+    "gpt2": gpt2,
+    "gpt-sw3": gpt2,
+    "gpt_bigcode": gpt_bigcode,
+    "opt": opt,
+    "gptj": gptj,
+    "codegen": codegen,
+    "gpt_neo": gpt_neo,
+    "gpt_neox": gpt_neox,
+    "gpt_neox_japanese": gpt_neox_japanese,
+    "bloom": bloom,
+    "mpt": mpt,
+    "falcon": falcon,
+    "phi": phi,
+    "persimmon": persimmon,
+    "stablelm": stablelm,
+    "starcoder2": starcoder2,
+    "nemotron": nemotron,
+}

@@ -159,6 +159,10 @@ def gemma4_text(c: Config, _: Any) -> Spec:
 
 
 FAMILIES = {
-    "gemma": gemma, "gemma2": gemma2, "vaultgemma": vaultgemma, "gemma3_text": gemma3_text, "gemma3n_text": gemma3n_text,
+    "gemma": gemma,
+    "gemma2": gemma2,
+    "vaultgemma": vaultgemma,
+    "gemma3_text": gemma3_text,
+    "gemma3n_text": gemma3n_text,
     "gemma4_text": gemma4_text,
-}  # fmt: skip
+}

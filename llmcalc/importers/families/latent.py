@@ -118,7 +118,7 @@ def deepseek_v4(c: Config, _: Any) -> Spec:
     top_k, count = c.count("num_experts_per_tok"), c.count("n_routed_experts")
     rates = c.get("compress_rates", {})
     mixed = streams * (2 + streams)
-    moe = trimmed(
+    moe: Spec = trimmed(
         {
             "experts": count,
             "top_k": top_k,
@@ -191,14 +191,13 @@ def deepseek_v4(c: Config, _: Any) -> Spec:
     routers = c.each("mlp_layer_types", layers) or [
         "hash_moe" if i < c.count("num_hash_layers", 3, least=0) else "moe" for i in range(layers)
     ]
-    blocks = []
+    blocks: list[Spec] = []
     for kind, router in zip(types, routers, strict=True):
         if kind not in own:
             raise c.error("layer_types", f"{kind!r} is no kind of layer; known: {', '.join(own)}")
         # Layers that route by a hash of the token have a fixed table in place of a correction bias.
-        blocks.append(
-            {"moe": moe if router == "hash_moe" else {**moe, "correction_bias": "buffer"}, "extra": [*attention, *own[kind]]}
-        )
+        mixture = moe if router == "hash_moe" else {**moe, "correction_bias": "buffer"}
+        blocks.append({"moe": mixture, "extra": [*attention, *own[kind]]})
     head = [
         extra("head_hyper", streams, streams * hidden, part="other", after=True),
         extra("head_hyper_base", streams, part="other", after=True),
@@ -218,7 +217,13 @@ def deepseek_v4(c: Config, _: Any) -> Spec:
 
 
 FAMILIES = {
-    "deepseek_v2": deepseek_v2, "deepseek_v3": deepseek_v3, "deepseek_v32": indexed, "glm_moe_dsa": shared_index,
+    "deepseek_v2": deepseek_v2,
+    "deepseek_v3": deepseek_v3,
+    "deepseek_v32": indexed,
+    "glm_moe_dsa": shared_index,
     "glm4_moe_lite": listed,
-    "minicpm3": minicpm3, "longcat_flash": longcat_flash, "deepseek_v4": deepseek_v4, "youtu": minicpm3,
-}  # fmt: skip
+    "minicpm3": minicpm3,
+    "longcat_flash": longcat_flash,
+    "deepseek_v4": deepseek_v4,
+    "youtu": minicpm3,
+}

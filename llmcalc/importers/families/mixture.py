@@ -246,8 +246,24 @@ def llama4_text(c: Config, _: Any) -> Spec:
 
 
 FAMILIES = {
-    "mixtral": mixtral, "phimoe": phimoe, "qwen2_moe": qwen2_moe, "qwen3_moe": qwen3_moe, "qwen3_vl_moe_text": qwen3_moe,
-    "olmoe": olmoe,     "flex_olmo": flex_olmo, "granitemoe": granitemoe, "gpt_oss": gpt_oss, "minimax_m2": minimax_m2, "ernie4_5_moe": ernie4_5_moe,
-    "hunyuan_v1_moe": hunyuan_v1_moe, "dbrx": dbrx, "glm4_moe": glm4_moe, "dots1": dots1, "solar_open": solar_open, "afmoe": afmoe,
-    "exaone_moe": exaone_moe, "mimo_v2_flash": mimo_v2_flash, "llama4_text": llama4_text,
-}  # fmt: skip
+    "mixtral": mixtral,
+    "phimoe": phimoe,
+    "qwen2_moe": qwen2_moe,
+    "qwen3_moe": qwen3_moe,
+    "qwen3_vl_moe_text": qwen3_moe,
+    "olmoe": olmoe,
+    "flex_olmo": flex_olmo,
+    "granitemoe": granitemoe,
+    "gpt_oss": gpt_oss,
+    "minimax_m2": minimax_m2,
+    "ernie4_5_moe": ernie4_5_moe,
+    "hunyuan_v1_moe": hunyuan_v1_moe,
+    "dbrx": dbrx,
+    "glm4_moe": glm4_moe,
+    "dots1": dots1,
+    "solar_open": solar_open,
+    "afmoe": afmoe,
+    "exaone_moe": exaone_moe,
+    "mimo_v2_flash": mimo_v2_flash,
+    "llama4_text": llama4_text,
+}
