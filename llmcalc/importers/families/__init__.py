@@ -45,7 +45,8 @@ MODULES = {
     "audio": "qwen2_audio voxtral audioflamingo3 qwen2_5_omni_thinker qwen3_omni_moe_thinker granite_speech",
     "vision_text": (
         "qwen2_vl_text qwen2_5_vl_text qwen2_5_omni_text qwen3_vl_text qwen3_omni_moe_text glm4v_moe_text "
-        "granite4_vision_text paddleocr_vl_text hunyuan_vl_text glm4v_text mllama_text_model aria_text molmo2_text emu3_text_model ernie4_5_vl_moe_text minimax_m3_vl_text"
+        "granite4_vision_text paddleocr_vl_text hunyuan_vl_text glm4v_text mllama_text_model aria_text molmo2_text emu3_text_model "
+        "ernie4_5_vl_moe_text minimax_m3_vl_text step3p5 mistral4"
     ),
 }
 

@@ -41,7 +41,7 @@ def alone(c: Config, task: Any) -> bool:
 
 def tied(c: Config, inner: Config) -> bool:
     """Whether the head is the embedding: the outer config's word; of some types the inner one's too, where the file has it."""
-    outer = c.flag("tie_word_embeddings", True)
+    outer = c.flag("tie_word_embeddings")
     if c.model_type not in EITHER_TIES or outer:
         return outer
     return inner.flag("tie_word_embeddings") and (inner.says("tie_word_embeddings") or not c.says("tie_word_embeddings"))

@@ -190,8 +190,7 @@ def step(c: Config, task: Any) -> Spec:
     heads = v.count("heads") if v.says("heads") else v.count("num_attention_heads")
     vision = vit(
         v, hidden=hidden, layers=depth, heads=heads, ffn=int(hidden * v.number("mlp_ratio")), patch_bias=False, embedding_norm=True,
-        final_norm=False, position_rows=v.count("max_position_embeddings"),
-        extra=[extra("attention_scale", hidden), extra("ffn_scale", hidden)],
+        final_norm=False, extra=[extra("attention_scale", hidden), extra("ffn_scale", hidden)],
     )  # fmt: skip
     projector = [
         extra("downsample_1", 2 * hidden, hidden, 3, 3, times=0),

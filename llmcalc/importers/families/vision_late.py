@@ -24,6 +24,8 @@ def diffusion_text(c: Config, task: Any) -> Spec:
 
 def diffusion(c: Config, task: Any) -> Spec:
     """DiffusionGemma: one set of layers reads the prompt and denoises a canvas; the canvas's own guess comes in through an FFN."""
+    if not c.flag("tie_word_embeddings", True):
+        raise c.error("tie_word_embeddings", "false gives encoder and decoder layers of their own, which is not understood")
     text = c.sub("text_config")
     hidden = text.count("hidden_size")
     vision = gemma4_tower(c.sub("vision_config"))

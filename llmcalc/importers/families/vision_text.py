@@ -14,6 +14,7 @@ SAME = {
     "qwen2_vl_text": "qwen2", "qwen2_5_vl_text": "qwen2", "qwen2_5_omni_text": "qwen2", "qwen3_vl_text": "qwen3",
     "qwen3_omni_moe_text": "qwen3_moe", "glm4v_moe_text": "glm4_moe", "granite4_vision_text": "granite",
     "paddleocr_vl_text": "ernie4_5", "hunyuan_vl_text": "hunyuan_v1_dense",
+    "mistral4": "deepseek_v2",
 }  # fmt: skip
 
 
@@ -116,6 +117,31 @@ def minimax(c: Config, _: Any) -> Spec:
     return decoder(c, ffn=None, qk_norm="head", blocks=blocks)
 
 
+def step(c: Config, _: Any) -> Spec:
+    """Step 3.5's: windowed layers may have a number of heads of their own, each head's output a gate; mixtures behind dense layers."""
+    depth, heads = c.layers(), c.count("num_attention_heads")
+    older = c.sub("attention_other_setting").count("num_attention_heads", heads)
+    slide = {"window": c.maybe("sliding_window"), "heads": c.count("num_sliding_attention_heads", older)}
+    kinds = layer_types(c, depth, ["full_attention"] * depth)
+    mixers = by_type(kinds, {"full_attention": {"window": None, "heads": heads}, "sliding_attention": slide}, c)
+    said = c.get("moe_layers_enum")
+    if isinstance(said, str):
+        said = [int(item) for item in said.split(",") if item.strip().isdigit()]
+    sparse = set(range(3, depth)) if said is None else set(said)
+    usual = ["sparse" if index in sparse else "dense" for index in range(depth)]
+    moe = {
+        "experts": c.count("n_routed_experts"), "top_k": c.count("num_experts_per_tok"), "ffn": c.count("moe_intermediate_size"),
+        "shared": 1, "shared_ffn": c.count("share_expert_dim"), "correction_bias": "buffer",
+    }  # fmt: skip
+    feeds = {"dense": {"ffn": c.count("intermediate_size")}, "sparse": {"moe": moe}}
+    feed = by_type(layer_types(c, depth, usual, "mlp_layer_types"), feeds, c, "mlp_layer_types")
+    return decoder(
+        c, heads=None, ffn=None, qk_norm="head", output_gate="head" if c.get("gating", True) in (True, "per-head") else "full",
+        biases=biases(attention=c.flag("attention_bias"), ffn=c.flag("mlp_bias")),
+        blocks=[{**one, **other} for one, other in zip(mixers, feed, strict=True)],
+    )  # fmt: skip
+
+
 def emu3(c: Config, _: Any) -> Spec:
     """Emu 3's: Llama."""
     return decoder(c, biases=biases(attention=c.flag("attention_bias"), ffn=c.flag("mlp_bias")))
@@ -128,6 +154,7 @@ FAMILIES = {
     "aria_text": aria,
     "molmo2_text": molmo2,
     "emu3_text_model": emu3,
+    "step3p5": step,
     "ernie4_5_vl_moe_text": ernie,
     "minimax_m3_vl_text": minimax,
 }
