@@ -27,7 +27,7 @@ def frames(a: Config) -> Tensors:
 
 
 def heard(c: Config, task: Any) -> Spec:
-    """Qwen2-Audio, Voxtral, Audio Flamingo 3: Whisper's encoder and a projector of one or two matrices."""
+    """Qwen2-Audio, Voxtral, Audio Flamingo 3: Whisper's encoder and a projector of one or two matrices. Their heads are never tied."""
     if c.model_type == "voxtral" and c.says("text_config"):
         # What this type's language model has by default holds in a config that says only a part of it, too.
         c.inner["text_config"] = c.sub("text_config").over(c.known.sub_defaults.get("text_config", {}))
@@ -42,13 +42,7 @@ def heard(c: Config, task: Any) -> Spec:
         projector = linear("projector_1", h, into, bias=bias) + linear("projector_2", h, h, bias=bias)
     positions = table("positions", a.count("max_source_positions"), hidden)
     spec = text_of(c, task)
-    return {**spec, "audio": whisper(a, outside=[*frames(a), *positions, *projector]), "tied_head": heads_tied(c)}
-
-
-def heads_tied(c: Config) -> bool:
-    """Whether the head is the embedding, where the outer config has no word on it."""
-    inner = c.sub("text_config").flag("tie_word_embeddings", True)
-    return c.flag("tie_word_embeddings", inner)
+    return {**spec, "audio": whisper(a, outside=[*frames(a), *positions, *projector]), "tied_head": False}
 
 
 def omni2_5(c: Config, task: Any) -> Spec:

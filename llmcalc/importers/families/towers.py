@@ -255,4 +255,6 @@ def tower(c: Config, key: str = "vision_config") -> Spec:
     inside = c.sub(key)
     if inside.model_type not in TOWERS:
         raise inside.error("model_type", f"{inside.model_type!r} is a vision tower that llmcalc does not know")
+    # Files carry keys of the classes that the towers were cut out of.
+    inside.asked |= {"vocab_size", "projection_dim", "in_chans", "spatial_patch_size"}
     return TOWERS[inside.model_type](inside)

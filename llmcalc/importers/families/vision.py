@@ -47,6 +47,18 @@ def tied(c: Config, inner: Config) -> bool:
     return inner.flag("tie_word_embeddings") and (inner.says("tie_word_embeddings") or not c.says("tie_word_embeddings"))
 
 
+def ties_inside(c: Config, inner: Config) -> bool:
+    """Whether the head is the embedding where the language model with its head is a class inside: its own word, else the outer's."""
+    said = c if c.says("tie_word_embeddings") and not inner.says("tie_word_embeddings") else inner
+    return said.flag("tie_word_embeddings", True)
+
+
+def own_head(spec: Spec, rows: int, width: int) -> Spec:
+    """The spec with a head whose shape is not the embedding's."""
+    head = linear("lm_head", rows, width, bias=False, rows="logit", part="lm_head", after=True)
+    return {**spec, "head": False, "tied_head": None, "outside": [*(spec.get("outside") or []), *head]}
+
+
 def model(c: Config, task: Any, vision: Spec | None, projector: Tensors | None = None, inner: Config | None = None) -> Spec:
     """Language model, tower and projector as one spec."""
     inner = c.sub("text_config") if inner is None else inner

@@ -7,7 +7,7 @@ from typing import Any
 from llmcalc.importers.config import Config
 from llmcalc.importers.families.tensors import Tensors, attention, every, linear, mlp, norm, pooling_head, table
 from llmcalc.importers.families.towers import tower, vit
-from llmcalc.importers.families.vision import alone, model, text_of, width
+from llmcalc.importers.families.vision import alone, model, text_of, ties_inside, width
 from llmcalc.importers.families.vision_conv import vq
 from llmcalc.importers.families.vision_emu import emu3_vq
 from llmcalc.importers.shape import Spec, biases, decoder, extra
@@ -158,8 +158,7 @@ def kosmos2(c: Config, task: Any) -> Spec:
         *table("queries", c.count("latent_query_num"), hidden),
         *attention("resampler", hidden),
     ]
-    ties = c if c.says("tie_word_embeddings") and not t.says("tie_word_embeddings") else t
-    spec = {**text_of(c, task), "tied_head": ties.flag("tie_word_embeddings", True)}
+    spec = {**text_of(c, task), "tied_head": ties_inside(c, t)}
     return {**spec, "vision": {**vision, "outside": projector}}
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from llmcalc.importers.config import Config
 from llmcalc.importers.families.tensors import Tensors, attention, every, linear, mlp, norm, table
 from llmcalc.importers.families.towers import merger, tower
-from llmcalc.importers.families.vision import alone, merged, model, text_of, two_linears, width
+from llmcalc.importers.families.vision import alone, merged, model, own_head, text_of, ties_inside, two_linears, width
 from llmcalc.importers.families.vision_conv import DAVIT_PART, davit, sam, sam_neck, vq
 from llmcalc.importers.shape import Spec
 
@@ -109,11 +109,9 @@ def minimax(c: Config, task: Any) -> Spec:
 def ovis2(c: Config, task: Any) -> Spec:
     """Ovis 2: the tower's weights over a visual vocabulary mix the rows of a table."""
     vision, rows, out = tower(c), c.sub("vision_config").count("vocab_size"), c.count("hidden_size")
-    if (out, c.count("vocab_size")) != (width(c), c.sub("text_config").count("vocab_size")) and task.has_head and not c.flag(
-        "tie_word_embeddings", True
-    ):  # fmt: skip
-        raise c.error("vocab_size", "the head's shape differs from the embedding's; not understood")
-    return model(c, task, vision, table("visual_vocabulary", rows, out))
+    spec = model(c, task, vision, table("visual_vocabulary", rows, out))
+    untied = task.has_head and not alone(c, task) and not spec["tied_head"]
+    return own_head(spec, c.count("vocab_size"), out) if untied else spec
 
 
 def molmo2(c: Config, task: Any) -> Spec:
@@ -135,8 +133,7 @@ def molmo2(c: Config, task: Any) -> Spec:
     if spec["tied_head"] or not task.has_head:
         return spec
     # The embedding has rows for marks of images that the head never predicts.
-    head = linear("lm_head", c.sub("text_config").count("vocab_size"), width(c), bias=False, rows="logit", part="lm_head", after=True)
-    return {**spec, "head": False, "tied_head": None, "outside": [*spec.get("outside", []), *head]}
+    return own_head(spec, c.sub("text_config").count("vocab_size"), width(c))
 
 
 def got(c: Config, task: Any) -> Spec:
@@ -261,7 +258,7 @@ def blip2(c: Config, task: Any) -> Spec:
     spec = text_of(c, task)
     if alone(c, task):
         return spec
-    return {**spec, "vision": {**vision, "outside": between}}
+    return {**spec, "vision": {**vision, "outside": between}, "tied_head": ties_inside(c, text)}
 
 
 def florence2(c: Config, task: Any) -> Spec:
