@@ -51,11 +51,15 @@ def attention(
     ]
 
 
-def mlp(name: str, width: int, inner: int, *, out: int | None = None, gated: bool = False, bias: bool = True, **more: Any) -> Tensors:
+def mlp(
+    name: str, width: int, inner: int, *, out: int | None = None, gated: bool = False, bias: bool = True, **more: Any
+) -> Tensors:
     """Up and down, and a gate where it is gated; the last gives ``out``, ``width`` unless said."""
     roles = (("gate", inner, width), ("up", inner, width), ("down", out or width, inner))
     return [
-        tensor for role, rows, into in roles[0 if gated else 1 :] for tensor in linear(f"{name}_{role}", rows, into, bias=bias, **more)
+        tensor
+        for role, rows, into in roles[0 if gated else 1 :]
+        for tensor in linear(f"{name}_{role}", rows, into, bias=bias, **more)
     ]
 
 

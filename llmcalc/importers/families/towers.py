@@ -126,7 +126,9 @@ def qwen3(c: Config) -> Spec:
     spec = _qwen(c, hidden, c.count("intermediate_size"), position_rows=rows)
     deep = len(c.chosen("deepstack_visual_indexes"))
     more = [
-        tensor for index in range(1, deep + 1) for tensor in merger(f"deepstack_{index}", hidden, out, wide_norm=True, square=square)
+        tensor
+        for index in range(1, deep + 1)
+        for tensor in merger(f"deepstack_{index}", hidden, out, wide_norm=True, square=square)
     ]
     return {**spec, "outside": [*merger("merger", hidden, out, square=square), *more]}
 

@@ -136,7 +136,9 @@ def davit(c: Config) -> Tensors:
         for kind in ("window", "channel") if depth else ():
             name = f"davit_{stage}_{kind}"
             for index in (1, 2):
-                tensors += conv(f"{name}_conv{index}", width, 1, 3, 3, copies=depth) + norm(f"{name}_norm{index}", width, copies=depth)
+                tensors += conv(f"{name}_conv{index}", width, 1, 3, 3, copies=depth) + norm(
+                    f"{name}_norm{index}", width, copies=depth
+                )
             tensors += attention(name, width, bias=(bias, bias, bias, True), copies=depth)
             tensors += mlp(name, width, int(width * ratio), copies=depth)
         into = width

@@ -49,7 +49,12 @@ def _over_time(name: str, width: int, blocks: int, steps: int, kernel: int) -> T
 
 def emu3_vq(c: Config) -> Tensors:
     """Encoder, codes and decoder."""
-    base, blocks, latent, dim = c.count("base_channels"), c.count("num_res_blocks"), c.count("latent_channels"), c.count("embed_dim")
+    base, blocks, latent, dim = (
+        c.count("base_channels"),
+        c.count("num_res_blocks"),
+        c.count("latent_channels"),
+        c.count("embed_dim"),
+    )
     scale, hidden = numbers(c, "channel_multiplier"), c.count("hidden_size")
     widths, last, where = [base * factor for factor in scale], len(scale) - 1, set(c.chosen("attn_resolutions"))
     steps = int(log2(c.count("temporal_downsample_factor")))

@@ -58,9 +58,17 @@ def radio(v: Config) -> Spec:
 
 def parakeet(a: Config) -> Tensors:
     """Parakeet's conformer behind convolutions that thin out the frames."""
-    hidden, heads, kv = a.count("hidden_size"), a.count("num_attention_heads"), a.count("num_key_value_heads", a.count("num_attention_heads"))
+    hidden, heads, kv = (
+        a.count("hidden_size"),
+        a.count("num_attention_heads"),
+        a.count("num_key_value_heads", a.count("num_attention_heads")),
+    )
     dim, bias, more = hidden // heads, a.flag("attention_bias", True), a.flag("convolution_bias", True)
-    kernel, channels, steps = a.count("subsampling_conv_kernel_size"), a.count("subsampling_conv_channels"), int(log2(a.count("subsampling_factor")))
+    kernel, channels, steps = (
+        a.count("subsampling_conv_kernel_size"),
+        a.count("subsampling_conv_channels"),
+        int(log2(a.count("subsampling_factor"))),
+    )
     layer = [
         *(t for name in ("ffn_1", "ffn_2") for t in mlp(name, hidden, a.count("intermediate_size"), bias=bias)),
         *attention("conformer", hidden, inner=heads * dim, keys=kv * dim, bias=bias),
@@ -125,7 +133,9 @@ def timm(c: Config, _: Any) -> Spec:
     """Models whose tower is one of timm's: its layers are named, not described, by the config."""
     v = c.sub("vision_config")
     name = v.text("architecture", "a timm model")
-    raise v.error("architecture", f"{name}: the config names this timm tower but does not describe it; count the language model alone")
+    raise v.error(
+        "architecture", f"{name}: the config names this timm tower but does not describe it; count the language model alone"
+    )
 
 
 FAMILIES = {

@@ -118,7 +118,11 @@ def molmo2(c: Config, task: Any) -> Spec:
     """Molmo 2: patches pooled by attention over several layers' features, then a gated MLP."""
     vision, a = tower(c), c.sub("adapter_config")
     heads, kv, dim = a.count("num_attention_heads"), a.count("num_key_value_heads"), a.count("head_dim")
-    hidden, into, bias = a.count("hidden_size"), a.count("hidden_size") * len(a.chosen("vision_feature_layer")), a.flag("attention_bias")
+    hidden, into, bias = (
+        a.count("hidden_size"),
+        a.count("hidden_size") * len(a.chosen("vision_feature_layer")),
+        a.flag("attention_bias"),
+    )
     inner, mlp_bias = a.count("intermediate_size"), a.flag("mlp_bias")
     projector = [
         *linear("pooling_q", heads * dim, into, bias=bias),
@@ -248,7 +252,10 @@ def blip2(c: Config, task: Any) -> Spec:
     """BLIP-2 and InstructBLIP: a query transformer between a tower and a language model with a head of its own."""
     vision, q, text = tower(c), c.sub("qformer_config"), c.sub("text_config")
     hidden, instructs = q.count("hidden_size"), c.model_type == "instructblip"
-    between = [*table("query_tokens", c.count("num_query_tokens"), hidden), *qformer(q, into=vision["hidden"], text=True if instructs else None)]
+    between = [
+        *table("query_tokens", c.count("num_query_tokens"), hidden),
+        *qformer(q, into=vision["hidden"], text=True if instructs else None),
+    ]
     if instructs:
         between += table("qformer_words", q.count("vocab_size"), hidden) + table(
             "qformer_positions", q.count("max_position_embeddings"), hidden

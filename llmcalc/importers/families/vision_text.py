@@ -96,7 +96,10 @@ def minimax(c: Config, _: Any) -> Spec:
     """MiniMax M3's: some layers attend to blocks of tokens that an index of small heads picks."""
     depth, hidden = c.layers(), c.count("hidden_size")
     older = c.sub("sparse_attention_config")
-    dim, heads = older.count("sparse_index_dim", c.count("index_head_dim")), older.count("sparse_num_index_heads", c.count("index_n_heads"))
+    dim, heads = (
+        older.count("sparse_index_dim", c.count("index_head_dim")),
+        older.count("sparse_num_index_heads", c.count("index_n_heads")),
+    )
     index = [
         extra("index_q", heads * dim, hidden, part="attention"),
         extra("index_k", dim, hidden, part="attention"),
@@ -109,7 +112,9 @@ def minimax(c: Config, _: Any) -> Spec:
     }  # fmt: skip
     sparse, mixed = older.each("sparse_attention_freq", depth, int), c.each("moe_layer_freq", depth, int)
     usual = ["minimax_m3_sparse" if each else "full_attention" for each in sparse or [0] * depth]
-    mixers = by_type(layer_types(c, depth, usual), {"full_attention": {}, "minimax_m3_sparse": {"extra": index, "index_cache": dim}}, c)
+    mixers = by_type(
+        layer_types(c, depth, usual), {"full_attention": {}, "minimax_m3_sparse": {"extra": index, "index_cache": dim}}, c
+    )
     usual = ["sparse" if each else "dense" for each in mixed or [1] * depth]
     feeds = {"dense": {"ffn": c.count("dense_intermediate_size")}, "sparse": {"moe": moe}}
     feed = by_type(layer_types(c, depth, usual, "mlp_layer_types"), feeds, c, "mlp_layer_types")
