@@ -605,7 +605,8 @@ EXTRA = {
     "buffer": "flag", "after": "flag",
 }  # fmt: skip
 BLOCK = {
-    "heads": "count", "kv_heads": "count", "head_dim": "count", "v_head_dim": "count", "attention": "flag", "ffn": "count0", "gated": "flag", "activation": "text",
+    "heads": "count", "kv_heads": "count", "head_dim": "count", "v_head_dim": "count", "attention": "flag", "ffn": "count0",
+    "gated": "flag", "activation": "text",
     "biases": "words", "norm": "word rmsnorm layernorm none", "norm_bias": "flag",
     "norm_placement": "word pre post sandwich output", "parallel": "word none one-norm two-norms",
     "qk_norm": "word none head per-head full", "window": "count", "sinks": "flag", "global_attention": "flag",
