@@ -139,7 +139,7 @@ class Config:
         return value
 
     def sub(self, key: str, model_type: str = "") -> Config:
-        """The config inside; its class is as it says itself, else as the outer class has it. The outer class's own where there is none."""
+        """The config inside; its class is as it says itself, else as the outer class has it, which fills in for a missing one."""
         if key in self.inner:
             return self.inner[key]
         value = self.get(key, self.known.sub_defaults.get(key, {}))

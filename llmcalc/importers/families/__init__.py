@@ -35,13 +35,12 @@ MODULES = {
         "idefics2 internvl"
     ),
     "vision_more": (
-        "aya_vision cohere2_vision blip-2 instructblip lfm2_vl kimi_k25 ernie4_5_vl_moe aria paddleocr_vl minimax_m3_vl ovis2 molmo2 "
-        "got_ocr2 janus deepseek_vl deepseek_vl_hybrid mllama florence2"
+        "aya_vision cohere2_vision blip-2 instructblip lfm2_vl kimi_k25 ernie4_5_vl_moe aria paddleocr_vl minimax_m3_vl ovis2 "
+        "molmo2 got_ocr2 janus deepseek_vl deepseek_vl_hybrid mllama florence2"
     ),
-    "vision_early": (
-        "fuyu chameleon emu3 idefics blip git kosmos-2 kosmos_2_text_model hunyuan_vl step3p7 gemma4 phi4_multimodal granite4_vision"
-    ),
-    "vision_late": "diffusion_gemma_text diffusion_gemma nemotron_h_omni gemma3n perception_lm",
+    "vision_early": "fuyu chameleon emu3 idefics blip git kosmos-2 kosmos_2_text_model",
+    "vision_late": "gemma4 phi4_multimodal granite4_vision hunyuan_vl step3p7 diffusion_gemma_text diffusion_gemma nemotron_h_omni "
+    "gemma3n perception_lm",
     "audio": "qwen2_audio voxtral audioflamingo3 qwen2_5_omni_thinker qwen3_omni_moe_thinker granite_speech",
     "vision_text": (
         "qwen2_vl_text qwen2_5_vl_text qwen2_5_omni_text qwen3_vl_text qwen3_omni_moe_text glm4v_moe_text "

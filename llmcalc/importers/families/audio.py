@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from math import log2
 from typing import Any
 
 from llmcalc.importers.config import Config
 from llmcalc.importers.families.tensors import Tensors, attention, conv, every, linear, mlp, norm, table
 from llmcalc.importers.families.towers import TOWERS
 from llmcalc.importers.families.vision import text_of, tied, width
+from llmcalc.importers.families.vision_more import qformer
 from llmcalc.importers.shape import Spec, biases
 
 
@@ -27,7 +29,7 @@ def frames(a: Config) -> Tensors:
 
 
 def heard(c: Config, task: Any) -> Spec:
-    """Qwen2-Audio, Voxtral, Audio Flamingo 3: Whisper's encoder and a projector of one or two matrices. Their heads are never tied."""
+    """Qwen2-Audio, Voxtral, Audio Flamingo 3: Whisper's encoder, a projector of one or two matrices; heads are never tied."""
     if c.model_type == "voxtral" and c.says("text_config"):
         # What this type's language model has by default holds in a config that says only a part of it, too.
         c.inner["text_config"] = c.sub("text_config").over(c.known.sub_defaults.get("text_config", {}))
@@ -77,8 +79,6 @@ def _omni(c: Config, task: Any, v: Config, audio: Spec) -> Spec:
 
 def granite_speech(c: Config, task: Any) -> Spec:
     """Granite Speech: a conformer, then a query transformer over windows of frames. Adapters count where they are merged: not."""
-    from llmcalc.importers.families.vision_more import qformer
-
     e, q = c.sub("encoder_config"), c.sub("projector_config")
     hidden, heads, depth = e.count("hidden_dim"), e.count("num_heads"), e.layers("num_layers")
     dim = e.count("dim_head", hidden // heads) if e.says("dim_head") else hidden // heads
@@ -189,6 +189,38 @@ def _halved(size: int, steps: int) -> int:
     for _ in range(steps):
         size = (size + 1) // 2
     return size
+
+
+def parakeet(a: Config) -> Tensors:
+    """Parakeet's conformer behind convolutions that thin out the frames."""
+    hidden, heads, kv = (
+        a.count("hidden_size"),
+        a.count("num_attention_heads"),
+        a.count("num_key_value_heads", a.count("num_attention_heads")),
+    )
+    dim, bias, more = hidden // heads, a.flag("attention_bias", True), a.flag("convolution_bias", True)
+    kernel, channels, steps = (
+        a.count("subsampling_conv_kernel_size"),
+        a.count("subsampling_conv_channels"),
+        int(log2(a.count("subsampling_factor"))),
+    )
+    layer = [
+        *(t for name in ("ffn_1", "ffn_2") for t in mlp(name, hidden, a.count("intermediate_size"), bias=bias)),
+        *attention("conformer", hidden, inner=heads * dim, keys=kv * dim, bias=bias),
+        *linear("relative_positions", heads * dim, hidden, bias=False),
+        *table("content_bias", heads, dim),
+        *table("position_bias", heads, dim),
+        *conv("conv_in", 2 * hidden, hidden, 1, bias=more),
+        *conv("conv_depth", hidden, 1, a.count("conv_kernel_size"), bias=more),
+        *norm("conv_batch_norm", hidden),
+        *conv("conv_out", hidden, hidden, 1, bias=more),
+        *(t for index in range(1, 6) for t in norm(f"norm_{index}", hidden)),
+    ]
+    thin = conv("subsample_1", channels, 1, kernel, kernel)
+    for index in range(2, steps + 1):
+        thin += conv(f"subsample_{index}", channels, 1, kernel, kernel) + conv(f"subsample_{index}_point", channels, channels, 1, 1)
+    left = a.count("num_mel_bins") // a.count("subsampling_conv_stride") ** steps
+    return [*every(layer, copies=a.layers()), *thin, *linear("frames", hidden, channels * left)]
 
 
 FAMILIES = {

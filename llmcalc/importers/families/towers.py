@@ -138,7 +138,8 @@ def glm4v(c: Config) -> Spec:
     hidden, out = c.count("hidden_size"), c.count("out_hidden_size")
     image, patch, merge = c.count("image_size"), c.count("patch_size"), c.count("spatial_merge_size")
     spec = _qwen(
-        c, hidden, out, norm="rmsnorm", gated=True, biases=biases(qkv=c.flag("attention_bias")), position_rows=(image // patch) ** 2,
+        c, hidden, out, norm="rmsnorm", gated=True, biases=biases(qkv=c.flag("attention_bias")),
+        position_rows=(image // patch) ** 2,
     )  # fmt: skip
     return {
         **spec,
@@ -174,7 +175,8 @@ def internvl(c: Config) -> Spec:
         scales += [extra("q_norm", hidden), extra("k_norm", hidden)]
     return vit(
         c, class_token=True, norm=kind, biases=biases(qkv=c.flag("attention_bias"), o=True, ffn=True), extra=scales,
-        final_norm=not c.flag("use_mean_pooling", True), **({} if c.flag("use_absolute_position_embeddings", True) else {"position_rows": 0}),
+        final_norm=not c.flag("use_mean_pooling", True),
+        position_rows=None if c.flag("use_absolute_position_embeddings", True) else 0,
         outside=table("mask_token", hidden) if c.flag("use_mask_token") else [],
     )  # fmt: skip
 
@@ -218,8 +220,8 @@ def molmo2(c: Config) -> Spec:
     if not isinstance(sides, list) or any(not isinstance(each, int) for each in sides):
         raise c.error("image_size", f"found {sides!r}, allowed: height and width")
     return vit(
-        c, kv_heads=c.count("num_key_value_heads"), head_dim=c.count("head_dim"), biases=biases(attention=bias, ffn=True), image=None,
-        position_rows=said or prod(each // patch for each in sides), final_norm=False,
+        c, kv_heads=c.count("num_key_value_heads"), head_dim=c.count("head_dim"), biases=biases(attention=bias, ffn=True),
+        image=None, position_rows=said or prod(each // patch for each in sides), final_norm=False,
     )  # fmt: skip
 
 
@@ -235,7 +237,26 @@ def ovis2(c: Config) -> Spec:
 def minimax(c: Config) -> Spec:
     """MiniMax M3 VL: CLIP's layers with rotary positions, patches of two frames, no norm at the end."""
     return vit(
-        c, image=None, position_rows=0, patch_bias=False, embedding_norm=True, final_norm=False, frames=c.count("temporal_patch_size")
+        c, image=None, position_rows=0, patch_bias=False, embedding_norm=True, final_norm=False,
+        frames=c.count("temporal_patch_size"),
+    )  # fmt: skip
+
+
+def radio(v: Config) -> Spec:
+    """RADIO: class and register tokens, a grid of positions that is cropped to the image, gains on what each part adds."""
+    hidden, ratio = v.count("hidden_size"), v.number("mlp_ratio")
+    ffn, gated = int(hidden * ratio), v.flag("use_swiglu_ffn")
+    if gated:
+        # SwiGLU keeps two thirds of the width, rounded up to a multiple of 8.
+        ffn = (int(ffn * 2 / 3) + 7) // 8 * 8
+    patch, channels, frames = v.count("patch_size"), v.count("num_channels"), v.maybe("video_temporal_patch_size")
+    outside = table("tokens", v.count("num_cls_tokens") + v.count("num_registers", least=0), hidden)
+    if frames:
+        outside += linear("video_patch", hidden, frames * channels * patch * patch, bias=False)
+    return vit(
+        v, ffn=ffn, gated=gated, biases=biases(qkv=v.flag("qkv_bias", True), o=True, ffn=True), image=None, patch_bias=False,
+        position_rows=(v.count("max_img_size") // patch) ** 2, final_norm=False, outside=outside,
+        extra=[extra("attention_scale", hidden), extra("ffn_scale", hidden)],
     )  # fmt: skip
 
 

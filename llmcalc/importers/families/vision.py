@@ -9,14 +9,15 @@ from typing import Any
 
 from llmcalc.importers import families
 from llmcalc.importers.config import Config
-from llmcalc.importers.families.tensors import Tensors, linear, mlp, norm, table, tower_tensors
+from llmcalc.importers.families.tensors import Tensors, attention, linear, mlp, norm, table, tower_tensors
 from llmcalc.importers.families.towers import tower
 from llmcalc.importers.shape import Spec
 
 # Types whose classes take ``tie_word_embeddings`` from the language model's config too.
-EITHER_TIES = frozenset(
-    "glm4v glm4v_moe hunyuan_vl llava llava_next_video llava_onevision minimax_m3_vl paddleocr_vl qwen2_5_vl qwen2_vl".split()
-)
+EITHER_TIES = (
+    "glm4v", "glm4v_moe", "hunyuan_vl", "llava", "llava_next_video", "llava_onevision", "minimax_m3_vl", "paddleocr_vl",
+    "qwen2_5_vl", "qwen2_vl",
+)  # fmt: skip
 
 
 def text_of(c: Config, task: Any, inner: Config | None = None) -> Spec:
@@ -30,7 +31,7 @@ def text_of(c: Config, task: Any, inner: Config | None = None) -> Spec:
 
 def alone(c: Config, task: Any) -> bool:
     """Whether the class is the language model without the towers."""
-    name = task.architecture
+    name = str(task.architecture)
     whole = c.known.classes.get("ForImageTextToText", c.known.classes.get("ForMultimodalLM"))
     if name == c.known.classes.get("Model"):
         return False
@@ -48,7 +49,7 @@ def tied(c: Config, inner: Config) -> bool:
 
 
 def ties_inside(c: Config, inner: Config) -> bool:
-    """Whether the head is the embedding where the language model with its head is a class inside: its own word, else the outer's."""
+    """Whether the head is the embedding where the whole language model is a class inside: its own word, else the outer's."""
     said = c if c.says("tie_word_embeddings") and not inner.says("tie_word_embeddings") else inner
     return said.flag("tie_word_embeddings", True)
 
@@ -170,7 +171,7 @@ def idefics2(c: Config, task: Any) -> Spec:
         *norm("perceiver_latents_norm", h, bias=False, copies=depth),
         *norm("perceiver_context_norm", h, bias=False, copies=depth),
         *norm("perceiver_ffn_norm", h, bias=False, copies=depth),
-        *attention_of_perceiver(h, heads * dim, kv * dim, depth),
+        *attention("perceiver", h, inner=heads * dim, keys=kv * dim, bias=False, copies=depth),
         *mlp("perceiver", h, 4 * h, gated=True, bias=False, copies=depth),
     ]
     projector = [
@@ -180,13 +181,6 @@ def idefics2(c: Config, task: Any) -> Spec:
         *norm("perceiver_norm", h, bias=False),
     ]
     return model(c, task, vision, projector)
-
-
-def attention_of_perceiver(hidden: int, inner: int, keys: int, depth: int) -> Tensors:
-    """Projections of a perceiver's layers, without biases."""
-    from llmcalc.importers.families.tensors import attention
-
-    return attention("perceiver", hidden, inner=inner, keys=keys, bias=False, copies=depth)
 
 
 def idefics3(c: Config, task: Any) -> Spec:

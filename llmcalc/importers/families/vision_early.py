@@ -5,22 +5,23 @@ from __future__ import annotations
 from typing import Any
 
 from llmcalc.importers.config import Config
-from llmcalc.importers.families.tensors import Tensors, attention, every, linear, mlp, norm, pooling_head, table
-from llmcalc.importers.families.towers import tower, vit
-from llmcalc.importers.families.vision import alone, model, text_of, ties_inside, width
+from llmcalc.importers.families.tensors import Tensors, attention, every, linear, mlp, norm, table
+from llmcalc.importers.families.towers import tower
+from llmcalc.importers.families.vision import alone, text_of, ties_inside, width
 from llmcalc.importers.families.vision_conv import vq
 from llmcalc.importers.families.vision_emu import emu3_vq
 from llmcalc.importers.shape import Spec, biases, decoder, extra
 
 
-def _with(spec: Spec, tensors: Tensors, part: str = "vision") -> Spec:
-    return {**spec, "outside": [*spec.get("outside", []), *every(tensors, part=part)]}
+def with_tensors(spec: Spec, tensors: Tensors, part: str = "vision") -> Spec:
+    """The spec with tensors that stand outside of any stack."""
+    return {**spec, "outside": [*(spec.get("outside") or []), *every(tensors, part=part)]}
 
 
 def fuyu(c: Config, task: Any) -> Spec:
     """Fuyu: one matrix from the pixels of a patch to the language model's width."""
     patch, channels = c.count("patch_size"), c.count("num_channels")
-    spec = _with(text_of(c, task), linear("patch", width(c), patch * patch * channels))
+    spec = with_tensors(text_of(c, task), linear("patch", width(c), patch * patch * channels))
     return {**spec, "tied_head": c.flag("tie_word_embeddings")}
 
 
@@ -33,7 +34,7 @@ def chameleon(c: Config, _: Any) -> Spec:
         c, head_dim=None, biases=biases(attention=c.flag("attention_bias"), ffn=c.flag("mlp_bias")), extra=extras,
         norm_placement="output" if c.flag("swin_norm") else None,
     )  # fmt: skip
-    return _with(spec, vq(c.sub("vq_config"), decodes=False))
+    return with_tensors(spec, vq(c.sub("vq_config"), decodes=False))
 
 
 def emu3(c: Config, task: Any) -> Spec:
@@ -41,7 +42,7 @@ def emu3(c: Config, task: Any) -> Spec:
     spec = text_of(c, task)
     if alone(c, task):
         return spec
-    return {**_with(spec, emu3_vq(c.sub("vq_config"))), "tied_head": c.flag("tie_word_embeddings")}
+    return {**with_tensors(spec, emu3_vq(c.sub("vq_config"))), "tied_head": c.flag("tie_word_embeddings")}
 
 
 def _perceiver(c: Config, hidden: int) -> Tensors:
@@ -96,8 +97,8 @@ def _bert(c: Config, **more: Any) -> Spec:
     return {
         "layers": c.layers(), "hidden": c.count("hidden_size"), "heads": c.count("num_attention_heads"),
         "ffn": c.count("intermediate_size"), "gated": False, "activation": c.text("hidden_act", "gelu"), "biases": ["all"],
-        "norm": "layernorm", "norm_placement": "post", "vocab": c.count("vocab_size"), "context": c.count("max_position_embeddings"),
-        "positions": "learned", "embedding_norm": True, **more,
+        "norm": "layernorm", "norm_placement": "post", "vocab": c.count("vocab_size"),
+        "context": c.count("max_position_embeddings"), "positions": "learned", "embedding_norm": True, **more,
     }  # fmt: skip
 
 
@@ -162,116 +163,7 @@ def kosmos2(c: Config, task: Any) -> Spec:
     return {**spec, "vision": {**vision, "outside": projector}}
 
 
-def hunyuan(c: Config, task: Any) -> Spec:
-    """HunyuanVL: convolutions that take a square of patches for one token, and learned marks of line and image."""
-    v, text = c.sub("vision_config"), c.flat("text_config")
-    hidden, out, merge = v.count("hidden_size"), text.count("hidden_size"), v.count("spatial_merge_size")
-    rows = (v.count("max_image_size") // v.count("patch_size")) ** 2 + 1
-    vision = vit(v, image=None, position_rows=rows, final_norm=False)
-    marks = [table("image_newline", 4 * hidden), *(table(name, out) for name in ("image_begin", "image_end", "image_separator"))]
-    projector = [
-        extra("merger", 2 * hidden, hidden, merge, merge, rows="image_token"),
-        extra("merger.bias", 2 * hidden),
-        *linear("merger_2", 4 * hidden, 2 * hidden, rows="image_token"),
-        *linear("projector", out, 4 * hidden, rows="image_token"),
-        *(tensor for mark in marks for tensor in mark),
-        *norm("merger_norm", hidden, bias=False),
-        *norm("projector_norm", out, bias=False),
-    ]
-    return model(c, task, vision, projector, text)
-
-
-def step(c: Config, task: Any) -> Spec:
-    """Step 3.7: a tower with learned and rotary positions, two convolutions that halve each side, one matrix."""
-    v = c.sub("vision_config")
-    hidden = v.count("width") if v.says("width") else v.count("hidden_size")
-    depth = v.layers("layers") if v.says("layers") else v.layers()
-    heads = v.count("heads") if v.says("heads") else v.count("num_attention_heads")
-    vision = vit(
-        v, hidden=hidden, layers=depth, heads=heads, ffn=int(hidden * v.number("mlp_ratio")), patch_bias=False, embedding_norm=True,
-        final_norm=False, extra=[extra("attention_scale", hidden), extra("ffn_scale", hidden)],
-    )  # fmt: skip
-    projector = [
-        extra("downsample_1", 2 * hidden, hidden, 3, 3, times=0),
-        extra("downsample_1.bias", 2 * hidden),
-        extra("downsample_2", 4 * hidden, 2 * hidden, 3, 3, times=0),
-        extra("downsample_2.bias", 4 * hidden),
-        *linear("projector", width(c), 4 * hidden, bias=c.flag("projector_bias"), rows="image_token"),
-    ]
-    return model(c, task, vision, projector)
-
-
-def gemma4_tower(v: Config) -> Spec:
-    """Gemma 4's tower: norms around each sub-layer, two tables of positions (rows and columns), patches without bias."""
-    hidden = v.count("hidden_size")
-    return {
-        "layers": v.layers(), "hidden": hidden, "heads": v.count("num_attention_heads"), "kv_heads": v.count("num_key_value_heads"),
-        "head_dim": v.count("head_dim"), "ffn": v.count("intermediate_size"), "activation": v.text("hidden_activation", "gelu"),
-        "norm": "rmsnorm", "norm_placement": "sandwich", "qk_norm": "head", "patch": v.count("patch_size"), "patch_bias": False,
-        "position_rows": 2 * v.count("position_embedding_size"), "final_norm": False, "projector": "none",
-    }  # fmt: skip
-
-
-def gemma4(c: Config, task: Any) -> Spec:
-    """Gemma 4: one matrix each from the towers that there are."""
-    from llmcalc.importers.families.audio import gemma4_audio
-
-    vision = None
-    if c.says("vision_config"):
-        vision = gemma4_tower(c.sub("vision_config"))
-        vision["outside"] = linear("projector", width(c), vision["hidden"], bias=False, rows="image_token")
-    spec = model(c, task, vision)
-    if alone(c, task) or not c.says("audio_config"):
-        return spec
-    a = c.sub("audio_config")
-    return _with(spec, [*gemma4_audio(a), *linear("audio_projector", width(c), a.count("output_proj_dims"), bias=False)], "audio")
-
-
-def phi4(c: Config, _: Any) -> Spec:
-    """Phi-4 multimodal: SigLIP and a conformer, with two matrices from each (two pairs for sound)."""
-    from llmcalc.importers.families.audio import phi4_audio
-
-    v, a = c.sub("vision_config"), c.sub("audio_config")
-    hidden = c.count("hidden_size")
-    vision = vit(v)
-    vision["tokens"] = ((vision["image"] // vision["patch"] + 1) // 2) ** 2
-    wide = vision["hidden"]
-    vision["outside"] = [
-        *pooling_head("head", wide, vision["ffn"]),
-        *linear("projector_1", hidden, wide, rows="image_token"),
-        *linear("projector_2", hidden, hidden, rows="image_token"),
-        *table("global_separator", wide),
-        *table("crop_separator", wide),
-    ]
-    sound = phi4_audio(a)
-    for name in ("speech", "vision_speech"):
-        sound += linear(f"{name}_1", hidden, a.count("hidden_size") * a.count("downsample_rate"))
-        sound += linear(f"{name}_2", hidden, hidden)
-    return {**_with(decoder(c, window=c.maybe("sliding_window")), sound, "audio"), "vision": vision}
-
-
-def granite4(c: Config, task: Any) -> Spec:
-    """Granite 4 Vision: query transformers over windows of the image, one for each layer that is fed and four for space."""
-    from llmcalc.importers.families.vision_more import qformer
-
-    vision, q = tower(c), c.sub("qformer_config")
-    said, rate = c.get("deepstack_layer_map"), c.text("downsample_rate").split("/")
-    if not isinstance(said, list) or len(rate) != 2 or not all(side.isdigit() and 0 < int(side) < 10**4 for side in rate):
-        raise c.error("deepstack_layer_map", "needs a list of layer pairs, and downsample_rate like 4/8 beside it")
-    hidden, count = vision["hidden"], len(said) + 4
-    one = [
-        *qformer(q),
-        *norm("sampler_norm", hidden),
-        *table("sampler_queries", int(rate[0]) ** 2, hidden),
-        *table("sampler_positions", int(rate[1]) ** 2, hidden),
-        *linear("sampler_out", width(c), hidden),
-    ]
-    many = [{**tensor, "copies": tensor.get("copies", 1) * count} for tensor in one]
-    return model(c, task, vision, [*many, *table("image_newline", width(c))])
-
-
 FAMILIES = {
     "fuyu": fuyu, "chameleon": chameleon, "emu3": emu3, "idefics": idefics, "blip": blip, "git": git, "kosmos-2": kosmos2,
-    "kosmos_2_text_model": kosmos2_text, "hunyuan_vl": hunyuan, "step3p7": step, "gemma4": gemma4, "phi4_multimodal": phi4,
-    "granite4_vision": granite4,
+    "kosmos_2_text_model": kosmos2_text,
 }  # fmt: skip

@@ -2,16 +2,120 @@
 
 from __future__ import annotations
 
-from math import log2
 from typing import Any
 
 from llmcalc.importers.config import Config
+from llmcalc.importers.families.audio import gemma4_audio, parakeet, phi4_audio
 from llmcalc.importers.families.gemma import gemma4_text
-from llmcalc.importers.families.tensors import Tensors, attention, conv, every, linear, mlp, norm, table
-from llmcalc.importers.families.towers import vit
-from llmcalc.importers.families.vision import model, text_of, width
-from llmcalc.importers.families.vision_early import gemma4_tower
-from llmcalc.importers.shape import Spec, biases, extra
+from llmcalc.importers.families.tensors import Tensors, every, linear, mlp, norm, pooling_head, table
+from llmcalc.importers.families.towers import radio, tower, vit
+from llmcalc.importers.families.vision import alone, model, text_of, width
+from llmcalc.importers.families.vision_early import with_tensors
+from llmcalc.importers.families.vision_more import qformer
+from llmcalc.importers.shape import Spec, decoder, extra
+
+
+def gemma4_tower(v: Config) -> Spec:
+    """Gemma 4's tower: norms around each sub-layer, two tables of positions (rows and columns), patches without bias."""
+    hidden = v.count("hidden_size")
+    return {
+        "layers": v.layers(), "hidden": hidden, "heads": v.count("num_attention_heads"), "kv_heads": v.count("num_key_value_heads"),
+        "head_dim": v.count("head_dim"), "ffn": v.count("intermediate_size"), "activation": v.text("hidden_activation", "gelu"),
+        "norm": "rmsnorm", "norm_placement": "sandwich", "qk_norm": "head", "patch": v.count("patch_size"), "patch_bias": False,
+        "position_rows": 2 * v.count("position_embedding_size"), "final_norm": False, "projector": "none",
+    }  # fmt: skip
+
+
+def gemma4(c: Config, task: Any) -> Spec:
+    """Gemma 4: one matrix each from the towers that there are."""
+    vision = None
+    if c.says("vision_config"):
+        vision = gemma4_tower(c.sub("vision_config"))
+        vision["outside"] = linear("projector", width(c), vision["hidden"], bias=False, rows="image_token")
+    spec = model(c, task, vision)
+    if alone(c, task) or not c.says("audio_config"):
+        return spec
+    a = c.sub("audio_config")
+    projector = linear("audio_projector", width(c), a.count("output_proj_dims"), bias=False)
+    return with_tensors(spec, [*gemma4_audio(a), *projector], "audio")
+
+
+def phi4(c: Config, _: Any) -> Spec:
+    """Phi-4 multimodal: SigLIP and a conformer, with two matrices from each (two pairs for sound)."""
+    v, a = c.sub("vision_config"), c.sub("audio_config")
+    hidden = c.count("hidden_size")
+    vision = vit(v)
+    vision["tokens"] = ((vision["image"] // vision["patch"] + 1) // 2) ** 2
+    wide = vision["hidden"]
+    vision["outside"] = [
+        *pooling_head("head", wide, vision["ffn"]),
+        *linear("projector_1", hidden, wide, rows="image_token"),
+        *linear("projector_2", hidden, hidden, rows="image_token"),
+        *table("global_separator", wide),
+        *table("crop_separator", wide),
+    ]
+    sound = phi4_audio(a)
+    for name in ("speech", "vision_speech"):
+        sound += linear(f"{name}_1", hidden, a.count("hidden_size") * a.count("downsample_rate"))
+        sound += linear(f"{name}_2", hidden, hidden)
+    return {**with_tensors(decoder(c, window=c.maybe("sliding_window")), sound, "audio"), "vision": vision}
+
+
+def granite4(c: Config, task: Any) -> Spec:
+    """Granite 4 Vision: query transformers over windows of the image, one for each layer that is fed and four for space."""
+    vision, q = tower(c), c.sub("qformer_config")
+    said, rate = c.get("deepstack_layer_map"), c.text("downsample_rate").split("/")
+    if not isinstance(said, list) or len(rate) != 2 or not all(side.isdigit() and 0 < int(side) < 10**4 for side in rate):
+        raise c.error("deepstack_layer_map", "needs a list of layer pairs, and downsample_rate like 4/8 beside it")
+    hidden, count = vision["hidden"], len(said) + 4
+    one = [
+        *qformer(q),
+        *norm("sampler_norm", hidden),
+        *table("sampler_queries", int(rate[0]) ** 2, hidden),
+        *table("sampler_positions", int(rate[1]) ** 2, hidden),
+        *linear("sampler_out", width(c), hidden),
+    ]
+    many = [{**tensor, "copies": tensor.get("copies", 1) * count} for tensor in one]
+    return model(c, task, vision, [*many, *table("image_newline", width(c))])
+
+
+def hunyuan(c: Config, task: Any) -> Spec:
+    """HunyuanVL: convolutions that take a square of patches for one token, and learned marks of line and image."""
+    v, text = c.sub("vision_config"), c.flat("text_config")
+    hidden, out, merge = v.count("hidden_size"), text.count("hidden_size"), v.count("spatial_merge_size")
+    rows = (v.count("max_image_size") // v.count("patch_size")) ** 2 + 1
+    vision = vit(v, image=None, position_rows=rows, final_norm=False)
+    marks = [table("image_newline", 4 * hidden), *(table(name, out) for name in ("image_begin", "image_end", "image_separator"))]
+    projector = [
+        extra("merger", 2 * hidden, hidden, merge, merge, rows="image_token"),
+        extra("merger.bias", 2 * hidden),
+        *linear("merger_2", 4 * hidden, 2 * hidden, rows="image_token"),
+        *linear("projector", out, 4 * hidden, rows="image_token"),
+        *(tensor for mark in marks for tensor in mark),
+        *norm("merger_norm", hidden, bias=False),
+        *norm("projector_norm", out, bias=False),
+    ]
+    return model(c, task, vision, projector, text)
+
+
+def step(c: Config, task: Any) -> Spec:
+    """Step 3.7: a tower with learned and rotary positions, two convolutions that halve each side, one matrix."""
+    v = c.sub("vision_config")
+    hidden = v.count("width") if v.says("width") else v.count("hidden_size")
+    depth = v.layers("layers") if v.says("layers") else v.layers()
+    heads = v.count("heads") if v.says("heads") else v.count("num_attention_heads")
+    vision = vit(
+        v, hidden=hidden, layers=depth, heads=heads, ffn=int(hidden * v.number("mlp_ratio")), patch_bias=False, embedding_norm=True,
+        final_norm=False, extra=[extra("attention_scale", hidden), extra("ffn_scale", hidden)],
+    )  # fmt: skip
+    projector = [
+        extra("downsample_1", 2 * hidden, hidden, 3, 3, times=0),
+        extra("downsample_1.bias", 2 * hidden),
+        extra("downsample_2", 4 * hidden, 2 * hidden, 3, 3, times=0),
+        extra("downsample_2.bias", 4 * hidden),
+        *linear("projector", width(c), 4 * hidden, bias=c.flag("projector_bias"), rows="image_token"),
+    ]
+    return model(c, task, vision, projector)
 
 
 def diffusion_text(c: Config, task: Any) -> Spec:
@@ -36,56 +140,6 @@ def diffusion(c: Config, task: Any) -> Spec:
     ]
     spec = model(c, task, vision)
     return {**spec, "outside": [*(spec.get("outside") or []), *guess]}
-
-
-def radio(v: Config) -> Spec:
-    """RADIO: class and register tokens, a grid of positions that is cropped to the image, gains on what each part adds."""
-    hidden, ratio = v.count("hidden_size"), v.number("mlp_ratio")
-    ffn, gated = int(hidden * ratio), v.flag("use_swiglu_ffn")
-    if gated:
-        # SwiGLU keeps two thirds of the width, rounded up to a multiple of 8.
-        ffn = (int(ffn * 2 / 3) + 7) // 8 * 8
-    patch, channels, frames = v.count("patch_size"), v.count("num_channels"), v.maybe("video_temporal_patch_size")
-    outside = table("tokens", v.count("num_cls_tokens") + v.count("num_registers", least=0), hidden)
-    if frames:
-        outside += linear("video_patch", hidden, frames * channels * patch * patch, bias=False)
-    return vit(
-        v, ffn=ffn, gated=gated, biases=biases(qkv=v.flag("qkv_bias", True), o=True, ffn=True), image=None, patch_bias=False,
-        position_rows=(v.count("max_img_size") // patch) ** 2, final_norm=False, outside=outside,
-        extra=[extra("attention_scale", hidden), extra("ffn_scale", hidden)],
-    )  # fmt: skip
-
-
-def parakeet(a: Config) -> Tensors:
-    """Parakeet's conformer behind convolutions that thin out the frames."""
-    hidden, heads, kv = (
-        a.count("hidden_size"),
-        a.count("num_attention_heads"),
-        a.count("num_key_value_heads", a.count("num_attention_heads")),
-    )
-    dim, bias, more = hidden // heads, a.flag("attention_bias", True), a.flag("convolution_bias", True)
-    kernel, channels, steps = (
-        a.count("subsampling_conv_kernel_size"),
-        a.count("subsampling_conv_channels"),
-        int(log2(a.count("subsampling_factor"))),
-    )
-    layer = [
-        *(t for name in ("ffn_1", "ffn_2") for t in mlp(name, hidden, a.count("intermediate_size"), bias=bias)),
-        *attention("conformer", hidden, inner=heads * dim, keys=kv * dim, bias=bias),
-        *linear("relative_positions", heads * dim, hidden, bias=False),
-        *table("content_bias", heads, dim),
-        *table("position_bias", heads, dim),
-        *conv("conv_in", 2 * hidden, hidden, 1, bias=more),
-        *conv("conv_depth", hidden, 1, a.count("conv_kernel_size"), bias=more),
-        *norm("conv_batch_norm", hidden),
-        *conv("conv_out", hidden, hidden, 1, bias=more),
-        *(t for index in range(1, 6) for t in norm(f"norm_{index}", hidden)),
-    ]
-    thin = conv("subsample_1", channels, 1, kernel, kernel)
-    for index in range(2, steps + 1):
-        thin += conv(f"subsample_{index}", channels, 1, kernel, kernel) + conv(f"subsample_{index}_point", channels, channels, 1, 1)
-    left = a.count("num_mel_bins") // a.count("subsampling_conv_stride") ** steps
-    return [*every(layer, copies=a.layers()), *thin, *linear("frames", hidden, channels * left)]
 
 
 def _projector(name: str, into: int, inner: int, out: int, bias: bool = False) -> Tensors:
@@ -139,6 +193,11 @@ def timm(c: Config, _: Any) -> Spec:
 
 
 FAMILIES = {
+    "gemma4": gemma4,
+    "phi4_multimodal": phi4,
+    "granite4_vision": granite4,
+    "hunyuan_vl": hunyuan,
+    "step3p7": step,
     "diffusion_gemma_text": diffusion_text,
     "diffusion_gemma": diffusion,
     "nemotron_h_omni": nemotron,

@@ -221,9 +221,9 @@ def mllama(c: Config, task: Any) -> Spec:
     ]
     projector = linear("projector", width(c), v.count("vision_output_dim"), rows="image_token")
     spec["vision"] = {
-        "layers": plain + last, "hidden": hidden, "heads": heads, "ffn": ffn, "gated": False, "norm": "layernorm", "biases": ["ffn"],
-        "activation": v.text("hidden_act", "gelu"), "image": v.count("image_size"), "patch": v.count("patch_size"),
-        "channels": v.count("num_channels"), "class_token": True, "patch_bias": False, "embedding_norm": True, "projector": "none",
+        "layers": plain + last, "hidden": hidden, "heads": heads, "ffn": ffn, "gated": False, "norm": "layernorm",
+        "biases": ["ffn"], "activation": v.text("hidden_act", "gelu"), "image": v.count("image_size"),
+        "patch": v.count("patch_size"), "channels": v.count("num_channels"), "class_token": True, "patch_bias": False, "embedding_norm": True, "projector": "none",
         "outside": [*tables, *projector], "blocks": [{} for _ in range(plain)] + [{"extra": gates} for _ in range(last)],
     }  # fmt: skip
     return spec
@@ -280,6 +280,6 @@ FAMILIES = {
     **dict.fromkeys(("aya_vision", "cohere2_vision"), aya),
     **dict.fromkeys(("blip-2", "instructblip"), blip2),
     "lfm2_vl": lfm2, "kimi_k25": kimi, "ernie4_5_vl_moe": ernie, "aria": aria, "paddleocr_vl": paddle, "minimax_m3_vl": minimax,
-    "ovis2": ovis2, "molmo2": molmo2, "got_ocr2": got, "janus": janus, "deepseek_vl": deepseek, "deepseek_vl_hybrid": deepseek_hybrid,
-    "mllama": mllama, "florence2": florence2,
+    "ovis2": ovis2, "molmo2": molmo2, "got_ocr2": got, "janus": janus, "deepseek_vl": deepseek,
+    "deepseek_vl_hybrid": deepseek_hybrid, "mllama": mllama, "florence2": florence2,
 }  # fmt: skip

@@ -82,11 +82,11 @@ def ernie(c: Config, _: Any) -> Spec:
         extra("image_router", experts, hidden, part="router", rows="none"),
         extra("image_router.correction", experts, part="router"),
     ]
-    sparse = {
+    sparse: Spec = {
         "moe": {"experts": experts, "top_k": top_k, "ffn": sizes[0], "shared": shared, "correction_bias": "parameter"},
         "extra": [*image, *router],
     }
-    dense = {"ffn": c.count("intermediate_size")}
+    dense: Spec = {"ffn": c.count("intermediate_size")}
     types = layer_types(c, depth, ["dense"] + ["sparse"] * (depth - 1), "mlp_layer_types")
     blocks = by_type(types, {"dense": dense, "sparse": sparse}, c, "mlp_layer_types")
     return decoder(c, ffn=None, biases=biases(attention=bias, ffn=bias), blocks=blocks)
@@ -116,14 +116,14 @@ def minimax(c: Config, _: Any) -> Spec:
         layer_types(c, depth, usual), {"full_attention": {}, "minimax_m3_sparse": {"extra": index, "index_cache": dim}}, c
     )
     usual = ["sparse" if each else "dense" for each in mixed or [1] * depth]
-    feeds = {"dense": {"ffn": c.count("dense_intermediate_size")}, "sparse": {"moe": moe}}
+    feeds: dict[str, Spec] = {"dense": {"ffn": c.count("dense_intermediate_size")}, "sparse": {"moe": moe}}
     feed = by_type(layer_types(c, depth, usual, "mlp_layer_types"), feeds, c, "mlp_layer_types")
     blocks = [{**one, **other} for one, other in zip(mixers, feed, strict=True)]
     return decoder(c, ffn=None, qk_norm="head", blocks=blocks)
 
 
 def step(c: Config, _: Any) -> Spec:
-    """Step 3.5's: windowed layers may have a number of heads of their own, each head's output a gate; mixtures behind dense layers."""
+    """Step 3.5's: windowed layers may have heads of their own number, each head's output a gate; mixtures behind dense ones."""
     depth, heads = c.layers(), c.count("num_attention_heads")
     older = c.sub("attention_other_setting").count("num_attention_heads", heads)
     slide = {"window": c.maybe("sliding_window"), "heads": c.count("num_sliding_attention_heads", older)}
@@ -138,7 +138,7 @@ def step(c: Config, _: Any) -> Spec:
         "experts": c.count("n_routed_experts"), "top_k": c.count("num_experts_per_tok"), "ffn": c.count("moe_intermediate_size"),
         "shared": 1, "shared_ffn": c.count("share_expert_dim"), "correction_bias": "buffer",
     }  # fmt: skip
-    feeds = {"dense": {"ffn": c.count("intermediate_size")}, "sparse": {"moe": moe}}
+    feeds: dict[str, Spec] = {"dense": {"ffn": c.count("intermediate_size")}, "sparse": {"moe": moe}}
     feed = by_type(layer_types(c, depth, usual, "mlp_layer_types"), feeds, c, "mlp_layer_types")
     return decoder(
         c, heads=None, ffn=None, qk_norm="head", output_gate="head" if c.get("gating", True) in (True, "per-head") else "full",
