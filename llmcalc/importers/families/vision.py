@@ -15,7 +15,7 @@ from llmcalc.importers.shape import Spec
 
 # Types whose classes take ``tie_word_embeddings`` from the language model's config too.
 EITHER_TIES = (
-    "glm4v", "glm4v_moe", "hunyuan_vl", "llava", "llava_next_video", "llava_onevision", "minimax_m3_vl", "paddleocr_vl",
+    "glm4v", "glm4v_moe", "hunyuan_vl", "kosmos-2", "llava", "llava_next_video", "llava_onevision", "minimax_m3_vl", "paddleocr_vl",
     "qwen2_5_vl", "qwen2_vl",
 )  # fmt: skip
 

@@ -7,7 +7,7 @@ from typing import Any
 from llmcalc.importers.config import Config
 from llmcalc.importers.families.tensors import Tensors, attention, every, linear, mlp, norm, table
 from llmcalc.importers.families.towers import tower
-from llmcalc.importers.families.vision import alone, text_of, ties_inside, width
+from llmcalc.importers.families.vision import alone, text_of, tied, width
 from llmcalc.importers.families.vision_conv import vq
 from llmcalc.importers.families.vision_emu import emu3_vq
 from llmcalc.importers.shape import Spec, biases, decoder, extra
@@ -159,7 +159,7 @@ def kosmos2(c: Config, task: Any) -> Spec:
         *table("queries", c.count("latent_query_num"), hidden),
         *attention("resampler", hidden),
     ]
-    spec = {**text_of(c, task), "tied_head": ties_inside(c, t)}
+    spec = {**text_of(c, task), "tied_head": tied(c, t)}
     return {**spec, "vision": {**vision, "outside": projector}}
 
 

@@ -134,9 +134,9 @@ def molmo2(c: Config, task: Any) -> Spec:
         *linear("projector_down", a.count("text_hidden_size"), inner, bias=False),
     ]
     spec = model(c, task, vision, projector)
-    if spec["tied_head"] or not task.has_head:
+    if not task.has_head:
         return spec
-    # The embedding has rows for marks of images that the head never predicts.
+    # The embedding has rows for marks of images that the head never predicts; they are never tied.
     return own_head(spec, c.sub("text_config").count("vocab_size"), width(c))
 
 

@@ -6,13 +6,14 @@ from typing import Any
 
 from llmcalc.importers import families
 from llmcalc.importers.config import Config
+from llmcalc.importers.families.mixture import qwen3_moe
 from llmcalc.importers.families.tensors import attention, every, linear, mlp, norm
 from llmcalc.importers.shape import Spec, biases, by_type, decoder, extra, layer_types
 
 # Built like another type, with names of keys that are the same.
 SAME = {
     "qwen2_vl_text": "qwen2", "qwen2_5_vl_text": "qwen2", "qwen2_5_omni_text": "qwen2", "qwen3_vl_text": "qwen3",
-    "qwen3_omni_moe_text": "qwen3_moe", "glm4v_moe_text": "glm4_moe", "granite4_vision_text": "granite",
+    "glm4v_moe_text": "glm4_moe", "granite4_vision_text": "granite",
     "paddleocr_vl_text": "ernie4_5", "hunyuan_vl_text": "hunyuan_v1_dense",
     "mistral4": "deepseek_v2",
 }  # fmt: skip
@@ -24,6 +25,13 @@ def same(c: Config, task: Any) -> Spec:
     if family is None:
         raise c.error("model_type", f"{c.model_type!r} is a language model that llmcalc does not know")
     return family(c, task)
+
+
+def omni3(c: Config, task: Any) -> Spec:
+    """Qwen3-Omni's: Qwen 3's mixture, with a window on every layer where one is said."""
+    spec = qwen3_moe(c, task)
+    window = c.maybe("sliding_window")
+    return {**spec, "blocks": [{**block, "window": window} for block in spec.get("blocks") or [{}] * spec["layers"]]}
 
 
 def glm4v(c: Config, _: Any) -> Spec:
@@ -154,6 +162,7 @@ def emu3(c: Config, _: Any) -> Spec:
 
 FAMILIES = {
     **dict.fromkeys(SAME, same),
+    "qwen3_omni_moe_text": omni3,
     "glm4v_text": glm4v,
     "mllama_text_model": mllama,
     "aria_text": aria,
