@@ -57,7 +57,18 @@ def omni2_5(c: Config, task: Any) -> Spec:
 
 def omni3(c: Config, task: Any) -> Spec:
     """Qwen3-Omni's thinker: three convolutions of two dims before the layers, two matrices behind."""
-    a, v = c.sub("audio_config"), c.sub("vision_config")
+    return _omni(c, task, c.sub("vision_config"), late_whisper(c.sub("audio_config")))
+
+
+def asr(c: Config, task: Any) -> Spec:
+    """Qwen3-ASR: the same tower for sound without one for images."""
+    if task.name == "ForTokenClassification":
+        raise c.error("architectures", f"{task.architecture} marks times in sound, which is not understood")
+    return {**text_of(c, task), "audio": late_whisper(c.sub("audio_config")), "tied_head": tied(c, c.sub("text_config"))}
+
+
+def late_whisper(a: Config) -> Spec:
+    """Qwen3-Omni's tower for sound."""
     hidden, channels, bins = a.count("d_model"), a.count("downsample_hidden_size"), a.count("num_mel_bins")
     for _ in range(3):
         bins = (bins + 1) // 2
@@ -69,7 +80,7 @@ def omni3(c: Config, task: Any) -> Spec:
         *linear("projector_1", hidden, hidden),
         *linear("projector_2", a.count("output_dim"), hidden),
     ]
-    return _omni(c, task, v, whisper(a, outside=ends, key_bias=True))
+    return whisper(a, outside=ends, key_bias=True)
 
 
 def _omni(c: Config, task: Any, v: Config, audio: Spec) -> Spec:
@@ -224,8 +235,10 @@ def parakeet(a: Config) -> Tensors:
 
 
 FAMILIES = {
-    **dict.fromkeys(("qwen2_audio", "voxtral", "audioflamingo3"), heard),
+    **dict.fromkeys(("qwen2_audio", "voxtral", "audioflamingo3", "musicflamingo"), heard),
     "qwen2_5_omni_thinker": omni2_5,
     "qwen3_omni_moe_thinker": omni3,
     "granite_speech": granite_speech,
+    "granite_speech_plus": granite_speech,
+    "qwen3_asr": asr,
 }

@@ -145,14 +145,32 @@ def glm4v(c: Config) -> Spec:
         **spec,
         "embedding_norm": True,
         "final_norm": True,
-        "outside": [
-            extra("downsample", out, hidden, merge, merge, rows="image_token"),
-            extra("downsample.bias", out),
-            *linear("merger", out, out, bias=False, rows="image_token"),
-            *norm("merger_norm", out),
-            *mlp("merger", out, c.count("intermediate_size"), gated=True, bias=False, rows="image_token"),
-        ],
+        "outside": _downsampled(hidden, out, merge, c.count("intermediate_size")),
     }
+
+
+def glm_ocr(c: Config) -> Spec:
+    """GLM-OCR: GLM-4.1V's tower without learned positions, with norms of queries and keys and biases throughout."""
+    hidden, out, merge = c.count("hidden_size"), c.count("out_hidden_size"), c.count("spatial_merge_size")
+    bias = c.flag("attention_bias")
+    spec = _qwen(c, hidden, c.count("intermediate_size"), norm="rmsnorm", gated=True, biases=biases(all=bias), qk_norm="head")
+    return {**spec, "final_norm": True, "outside": _downsampled(hidden, out, merge, out * c.count("in_channels"))}
+
+
+def _downsampled(hidden: int, out: int, merge: int, inner: int) -> list[Spec]:
+    """GLM's way to fewer tokens: a convolution over a square of patches, a matrix with a norm, a gated MLP."""
+    return [
+        extra("downsample", out, hidden, merge, merge, rows="image_token"),
+        extra("downsample.bias", out),
+        *linear("merger", out, out, bias=False, rows="image_token"),
+        *norm("merger_norm", out),
+        *mlp("merger", out, inner, gated=True, bias=False, rows="image_token"),
+    ]
+
+
+def video_llama(c: Config) -> Spec:
+    """VideoLLaMA 3: SigLIP with rotary positions alone."""
+    return vit(c, image=None, position_rows=0)
 
 
 def pixtral(c: Config) -> Spec:
@@ -270,6 +288,8 @@ TOWERS: dict[str, Callable[[Config], Spec]] = {
     "kosmos_2_vision_model": clip, "janus_vision_model": janus, "molmo2_vision": molmo2, "ovis2_vision": ovis2,
     "qwen2_5_omni_vision_encoder": qwen2_5, "qwen3_omni_moe_vision_encoder": qwen3, "exaone4_5_vision": qwen2_5,
     "minimax_m3_vl_vision": minimax,
+    "glm_ocr_vision": glm_ocr, "video_llama_3_vision": video_llama, "instructblipvideo_vision_model": blip,
+    "qianfan_ocr_vision": internvl,
 }  # fmt: skip
 
 

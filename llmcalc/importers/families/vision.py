@@ -15,8 +15,8 @@ from llmcalc.importers.shape import Spec
 
 # Types whose classes take ``tie_word_embeddings`` from the language model's config too.
 EITHER_TIES = (
-    "glm4v", "glm4v_moe", "hunyuan_vl", "kosmos-2", "llava", "llava_next_video", "llava_onevision", "minimax_m3_vl", "paddleocr_vl",
-    "qwen2_5_vl", "qwen2_vl",
+    "glm4v", "glm4v_moe", "glm_ocr", "hunyuan_vl", "kosmos-2", "llava", "llava_next_video", "llava_onevision", "minimax_m3_vl",
+    "paddleocr_vl", "qwen2_5_vl", "qwen2_vl", "video_llama_3",
 )  # fmt: skip
 
 
@@ -203,10 +203,23 @@ def glm4v(c: Config, task: Any) -> Spec:
     return model(c, task, tower(c))
 
 
+def video_llama(c: Config, task: Any) -> Spec:
+    """VideoLLaMA 3: two matrices."""
+    vision = tower(c)
+    return model(c, task, vision, two_linears(width(c), vision["hidden"]))
+
+
+def hyperclovax(c: Config, task: Any) -> Spec:
+    """HyperCLOVA X: one matrix behind Qwen's merger."""
+    out = c.sub("vision_config").count("out_hidden_size")
+    return model(c, task, tower(c), linear("projector", width(c), out, rows="image_token"))
+
+
 FAMILIES = {
     **dict.fromkeys(("llava", "llava_next", "llava_next_video", "llava_onevision"), llava),
-    **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe", "exaone4_5"), qwen),
-    **dict.fromkeys(("glm4v", "glm4v_moe", "glm46v"), glm4v),
+    **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe"), qwen),
+    **dict.fromkeys(("exaone4_5", "cosmos3_omni"), qwen),
+    **dict.fromkeys(("glm4v", "glm4v_moe", "glm46v", "glmga", "glm_ocr"), glm4v),
     **dict.fromkeys(("mistral3", "lighton_ocr"), mistral3),
     **dict.fromkeys(("idefics3", "smolvlm"), idefics3),
     **dict.fromkeys(("gemma3", "shieldgemma2"), gemma3),
@@ -216,4 +229,7 @@ FAMILIES = {
     "llama4": llama4,
     "idefics2": idefics2,
     "internvl": internvl,
+    "qianfan_ocr": internvl,
+    "video_llama_3": video_llama,
+    "hyperclovax_vision_v2": hyperclovax,
 }  # fmt: skip

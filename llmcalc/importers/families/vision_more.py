@@ -223,8 +223,9 @@ def mllama(c: Config, task: Any) -> Spec:
     spec["vision"] = {
         "layers": plain + last, "hidden": hidden, "heads": heads, "ffn": ffn, "gated": False, "norm": "layernorm",
         "biases": ["ffn"], "activation": v.text("hidden_act", "gelu"), "image": v.count("image_size"),
-        "patch": v.count("patch_size"), "channels": v.count("num_channels"), "class_token": True, "patch_bias": False, "embedding_norm": True, "projector": "none",
-        "outside": [*tables, *projector], "blocks": [{} for _ in range(plain)] + [{"extra": gates} for _ in range(last)],
+        "patch": v.count("patch_size"), "channels": v.count("num_channels"), "class_token": True, "patch_bias": False,
+        "embedding_norm": True, "projector": "none", "outside": [*tables, *projector],
+        "blocks": [{} for _ in range(plain)] + [{"extra": gates} for _ in range(last)],
     }  # fmt: skip
     return spec
 
@@ -251,7 +252,7 @@ def qformer(q: Config, name: str = "qformer", *, into: int | None = None, text: 
 def blip2(c: Config, task: Any) -> Spec:
     """BLIP-2 and InstructBLIP: a query transformer between a tower and a language model with a head of its own."""
     vision, q, text = tower(c), c.sub("qformer_config"), c.sub("text_config")
-    hidden, instructs = q.count("hidden_size"), c.model_type == "instructblip"
+    hidden, instructs = q.count("hidden_size"), c.model_type.startswith("instructblip")
     between = [
         *table("query_tokens", c.count("num_query_tokens"), hidden),
         *qformer(q, into=vision["hidden"], text=True if instructs else None),
@@ -278,8 +279,8 @@ def florence2(c: Config, task: Any) -> Spec:
 
 FAMILIES = {
     **dict.fromkeys(("aya_vision", "cohere2_vision"), aya),
-    **dict.fromkeys(("blip-2", "instructblip"), blip2),
+    **dict.fromkeys(("blip-2", "instructblip", "instructblipvideo"), blip2),
     "lfm2_vl": lfm2, "kimi_k25": kimi, "ernie4_5_vl_moe": ernie, "aria": aria, "paddleocr_vl": paddle, "minimax_m3_vl": minimax,
-    "ovis2": ovis2, "molmo2": molmo2, "got_ocr2": got, "janus": janus, "deepseek_vl": deepseek,
+    "ovis2": ovis2, "molmo2": molmo2, "got_ocr2": got, "pp_chart2table": got, "janus": janus, "deepseek_vl": deepseek,
     "deepseek_vl_hybrid": deepseek_hybrid, "mllama": mllama, "florence2": florence2,
 }  # fmt: skip

@@ -34,8 +34,17 @@ def omni3(c: Config, task: Any) -> Spec:
     return {**spec, "blocks": [{**block, "window": window} for block in spec.get("blocks") or [{}] * spec["layers"]]}
 
 
+def hyperclovax(c: Config, _: Any) -> Spec:
+    """HyperCLOVA X: Llama with norms behind each sub-layer too, unless switched off."""
+    attention_bias, feed = c.flag("attention_bias"), c.flag("mlp_bias")
+    placement = "sandwich" if c.flag("use_post_norm", True) else None
+    return decoder(c, biases=biases(attention=attention_bias, ffn=feed), norm_placement=placement)
+
+
 def glm4v(c: Config, _: Any) -> Spec:
     """GLM-4.1V's: norms before and after each sub-layer, biases on queries, keys and values."""
+    if c.model_type == "glm_ocr_text":
+        return decoder(c, norm_placement="sandwich")
     return decoder(c, biases=["qkv"], norm_placement="sandwich", head_dim=None)
 
 
@@ -163,7 +172,9 @@ def emu3(c: Config, _: Any) -> Spec:
 FAMILIES = {
     **dict.fromkeys(SAME, same),
     "qwen3_omni_moe_text": omni3,
+    "hyperclovax": hyperclovax,
     "glm4v_text": glm4v,
+    "glm_ocr_text": glm4v,
     "mllama_text_model": mllama,
     "aria_text": aria,
     "molmo2_text": molmo2,
