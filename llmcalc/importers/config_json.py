@@ -11,7 +11,7 @@ from llmcalc.importers import families
 from llmcalc.importers.classes import version
 from llmcalc.importers.config import Config, Source
 from llmcalc.importers.harmless import is_harmless
-from llmcalc.importers.shape import Spec, extra, fold, trimmed
+from llmcalc.importers.shape import LETTERS, Spec, TooManyKinds, extra, fold, trimmed
 
 DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 
@@ -142,7 +142,10 @@ def from_config(data: Any, source: Source, *, hub: str | None = None) -> Importe
     c.asked |= {"model_type", "architectures"}
     family = _family(c)
     task = task_of(c)
-    spec = _finished(family(c, task), task)
+    try:
+        spec = _finished(family(c, task), task)
+    except TooManyKinds:
+        raise source.error("", f"more than {len(LETTERS)} kinds of layer; a spec tells no more apart") from None
     notes = []
     unread = [key for key in c.unread() if not is_harmless(key)]
     if unread:

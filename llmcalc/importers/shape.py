@@ -11,6 +11,10 @@ T = TypeVar("T")
 LETTERS = "ABCDEFGHIJKMNOPQRTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"  # S and L are the format's own
 
 
+class TooManyKinds(Exception):
+    """More kinds of layer than a pattern has letters for."""
+
+
 def trimmed(spec: Spec) -> Spec:
     """A spec without what it does not say."""
     return {key: value for key, value in spec.items() if value is not None and value != []}
@@ -76,13 +80,15 @@ def _period(letters: str) -> str:
 def fold(blocks: list[Spec]) -> Spec:
     """Layers one by one -> what they share, and a pattern of kinds for what they do not.
 
-    Layers that differ in their window alone need no kinds: the pattern's S and L say it.
+    Layers that differ in their window alone need no kinds: the pattern's S and L say it. Raises TooManyKinds.
     """
     blocks = [trimmed(block) for block in blocks]
     distinct: list[Spec] = []
     for block in blocks:
         if block not in distinct:
             distinct.append(block)
+        if len(distinct) > len(LETTERS):
+            raise TooManyKinds
     if len(distinct) == 1:
         return distinct[0]
     rest = [{key: value for key, value in block.items() if key != "window"} for block in distinct]
