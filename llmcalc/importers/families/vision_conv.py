@@ -7,8 +7,6 @@ from typing import Any
 from llmcalc.importers.config import Config
 from llmcalc.importers.families.tensors import Tensors, attention, conv, linear, mlp, norm, table
 
-DAVIT_PART = "vision"
-
 
 def numbers(c: Config, key: str, least: int = 1) -> list[int]:
     """A list of whole numbers, at least one of them."""

@@ -8,13 +8,13 @@ from llmcalc.importers.config import Config
 from llmcalc.importers.families.tensors import Tensors, attention, every, linear, mlp, norm, table
 from llmcalc.importers.families.towers import merger, tower
 from llmcalc.importers.families.vision import alone, merged, model, own_head, text_of, ties_inside, two_linears, width
-from llmcalc.importers.families.vision_conv import DAVIT_PART, davit, sam, sam_neck, vq
+from llmcalc.importers.families.vision_conv import davit, sam, sam_neck, vq
 from llmcalc.importers.shape import Spec
 
 
-def _tower_outside(spec: Spec, tensors: Tensors, part: str = "vision") -> Spec:
+def _tower_outside(spec: Spec, tensors: Tensors) -> Spec:
     """The spec with further tensors of a tower that is no stack of layers."""
-    return {**spec, "outside": [*spec.get("outside", []), *every(tensors, part=part, rows="none")]}
+    return {**spec, "outside": [*(spec.get("outside") or []), *every(tensors, part="vision", rows="none")]}
 
 
 def aya(c: Config, task: Any) -> Spec:
@@ -271,10 +271,9 @@ def blip2(c: Config, task: Any) -> Spec:
 
 def florence2(c: Config, task: Any) -> Spec:
     """Florence 2: DaViT before an encoder-decoder."""
-    spec = text_of(c, task)
-    if not spec.get("tied_head", True) or not c.flag("tie_word_embeddings", True):
-        spec["tied_head"] = c.flag("tie_word_embeddings", True)
-    return _tower_outside(spec, davit(c.sub("vision_config")), DAVIT_PART)
+    tensors = davit(c.sub("vision_config"))
+    spec = _tower_outside(text_of(c, task), tensors)
+    return {**spec, "tied_head": c.flag("tie_word_embeddings", True)}
 
 
 FAMILIES = {
