@@ -87,12 +87,14 @@ def test_a_published_config(row: dict[str, Any], form: str) -> None:
 UNREAD: frozenset[str] = frozenset()
 # Where the class is not followed, and why.
 OTHERWISE = {
+    "diffusion_gemma": "encoder and decoder share their layers, which the class lists twice",
     "longcat_flash": "the class allots gate and up projections to the experts that do nothing; no checkpoint has them",
     "mimo_v2_flash": "the class counts the token itself in its window of 129; the model's window is 128",
 }
 # Rows whose FLOPs are not the class's: how far they may be off, and why.
 FLOPS_OFF = {
     "llama4_text": (0.5, "the class runs every token through all experts"),
+    "llama4": (0.5, "the class runs every token through all experts"),
     "gemma3n_text": (0.03, "products of the token's few streams with each other, which no tensor has"),
     "deepseek_v4": (0.1, "attention over the compressed context"),
     **dict.fromkeys(
@@ -106,10 +108,12 @@ FLOPS_OFF = {
     "xlstm": (0.0016, "a sequence shorter than a chunk is computed token by token"),
 }
 ACTIVE_OTHERWISE = {"doge": "the oracle knows no experts that are rows of an embedding"}
+# The class does not say which of its matrices is the head.
+HEADLESS = {"nemotron_h_omni"}
 CACHE_OTHERWISE = {
     "minimax": "the class keeps the state of lightning attention in the model's dtype; what is published keeps it in fp32",
-    "minimax": "the class keeps states in the dtype of its weights; they are exact in fp32, and counted so",
     "falcon": "the class caches grouped keys and values broadcast to all heads",
+    "mllama": "asked without an image; what its layers would keep of one is told apart",
     "stablelm": "a head of which one dim would be rotated comes out one dim wider",
 }
 

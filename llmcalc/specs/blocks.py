@@ -228,6 +228,8 @@ class Block(Record):
     shared_blocks: Count | None = None
     """So many attention and FFN blocks, taken in turn, serve all such layers, reading the hidden state and the embedding side by
     side (Zamba); the recurrent mixer stays each layer's own."""
+    image_cache: Count | None = None
+    """Elements that a layer keeps of each image token: keys and values of one that attends to images (Llama 3.2 Vision)."""
     extra: list[Extra] | None = None
     """Further tensors of each layer."""
     states: list[State] | None = None

@@ -80,8 +80,13 @@ def check_model(spec: ModelSpec) -> Iterator[Finding]:
 
 
 def _vision(vision: Vision) -> Iterator[Finding]:
-    if vision.image % vision.patch:
-        yield ("vision", "patch"), f"{vision.patch} does not divide the image side {vision.image}"
+    if vision.image is None:
+        if vision.position_rows is None:
+            yield ("vision", "image"), "missing; without it position_rows is needed"
+        if vision.tokens is not None:
+            yield ("vision", "tokens"), "has no meaning without image"
+    elif vision.patch > vision.image:
+        yield ("vision", "patch"), f"{vision.patch} is more than the image side {vision.image}"
     elif vision.tokens is not None and vision.tokens > vision.patches:
         yield ("vision", "tokens"), f"{vision.tokens} is more than the {vision.patches} patches"
     if vision.hidden is None:

@@ -57,6 +57,25 @@ MODULES = {
     "bailing_moe_v2 arctic grok-1",
     "remote_more": "jais btlm codeshell phi-msft mixformer-sequential phi3small plamo openelm nemotron-nas deci RefinedWeb "
     "RefinedWebModel minimax_text_01 minimax_m1 mamba_ssm",
+    "vision": (
+        "llava llava_next llava_next_video llava_onevision qwen2_vl qwen2_5_vl qwen3_vl qwen3_vl_moe qwen3_5 qwen3_5_moe exaone4_5 "
+        "glm4v glm4v_moe glm46v mistral3 lighton_ocr idefics3 smolvlm gemma3 shieldgemma2 video_llava vipllava paligemma llama4 "
+        "idefics2 internvl glmga glm_ocr cosmos3_omni qianfan_ocr video_llama_3 hyperclovax_vision_v2"
+    ),
+    "vision_more": (
+        "aya_vision cohere2_vision blip-2 instructblip lfm2_vl kimi_k25 ernie4_5_vl_moe aria paddleocr_vl minimax_m3_vl ovis2 "
+        "molmo2 got_ocr2 janus deepseek_vl deepseek_vl_hybrid mllama florence2 instructblipvideo pp_chart2table"
+    ),
+    "vision_early": "fuyu chameleon emu3 idefics blip git kosmos-2 kosmos_2_text_model",
+    "vision_late": "gemma4 phi4_multimodal granite4_vision hunyuan_vl step3p7 diffusion_gemma_text diffusion_gemma nemotron_h_omni "
+    "gemma3n perception_lm",
+    "audio": "qwen2_audio voxtral audioflamingo3 qwen2_5_omni_thinker qwen3_omni_moe_thinker granite_speech granite_speech_plus "
+    "musicflamingo qwen3_asr",
+    "vision_text": (
+        "qwen2_vl_text qwen2_5_vl_text qwen2_5_omni_text qwen3_vl_text qwen3_omni_moe_text glm4v_moe_text "
+        "granite4_vision_text paddleocr_vl_text hunyuan_vl_text glm4v_text mllama_text_model aria_text molmo2_text emu3_text_model "
+        "ernie4_5_vl_moe_text glm_ocr_text"
+    ),
 }
 
 
