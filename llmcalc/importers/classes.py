@@ -33,10 +33,10 @@ def _lines() -> dict[str, str]:
     """The text of each type's entry, unparsed."""
     text = resources.files("llmcalc.importers").joinpath("defaults.json").read_text(encoding="utf-8")
     found = {}
-    for line in text.splitlines():
-        name, mark, entry = line.partition('":{"class":')
+    for line in text.partition('"types":{\n')[2].splitlines():
+        name, mark, entry = line.partition('":{')
         if mark:
-            found[name[1:]] = '{"class":' + entry.rstrip(",")
+            found[name[1:]] = "{" + entry.rstrip(",")
     return found
 
 
