@@ -22,6 +22,7 @@ RENAMED = {"kimi_k2": "deepseek_v3"}
 # module -> the types it reads. Only the module that is needed is imported.
 MODULES = {
     "dense": "llama mistral qwen2 qwen3",
+    "encoders": "bert roberta xlm-roberta camembert data2vec-text roberta-prelayernorm xlm-roberta-xl megatron-bert ernie distilbert albert",
 }
 
 
