@@ -24,6 +24,8 @@ MODULES = {
     "dense": "llama mistral qwen2 qwen3",
     "encoders": "bert roberta xlm-roberta camembert data2vec-text roberta-prelayernorm xlm-roberta-xl megatron-bert ernie distilbert albert",
     "encoders_more": "electra deberta deberta-v2 longformer big_bird modernbert modernbert-decoder openai-gpt",
+    "encoders_rotary": "mpnet esm nomic_bert gte jina_embeddings_v3 eurobert ultrabert esmc rembert roformer bert-generation layoutlm ibert "
+    "splinter",
     "seq2seq": "t5 mt5 umt5 longt5 switch_transformers",
     "seq2seq_bart": "bart plbart mbart pegasus blenderbot blenderbot-small m2m_100",
     "speech": "whisper",

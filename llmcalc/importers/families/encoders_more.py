@@ -6,7 +6,7 @@ from typing import Any
 
 from llmcalc.importers.config import Config
 from llmcalc.importers.families.heads import LANGUAGE, POOLED, encoder, linear, norm, purpose, refused, table, topped, transform, unfit
-from llmcalc.importers.shape import Spec, biases, every, extra, layer_types, trimmed
+from llmcalc.importers.shape import Spec, biases, every, extra, layer_types
 
 
 def electra(c: Config, task: Any) -> Spec:
@@ -147,7 +147,8 @@ def modernbert(c: Config, task: Any) -> Spec:
     """ModernBERT (Warner et al. 2024): rotary positions, gated FFN, windows in two layers of three, few biases."""
     causal = c.model_type == "modernbert-decoder"
     layers = c.layers()
-    window = c.count("local_attention")
+    # Both sides of a token for the encoder; the decoder, which looks back alone, sees half of it.
+    window = c.count("local_attention") // (2 if causal else 1)
     usual = every(layers, c.count("global_attn_every_n_layers", 3), "sliding_attention", "full_attention", 0)
     kinds = layer_types(c, layers, usual)
     blocks = [
@@ -161,13 +162,18 @@ def modernbert(c: Config, task: Any) -> Spec:
         head_bias=c.flag("decoder_bias", True), type="decoder" if causal else "encoder",
     )  # fmt: skip
     hidden = spec["hidden"]
-    rows = "logit" if purpose(task) in LANGUAGE else "token"
-    head = [*linear("head_dense", hidden, hidden, rows=rows, bias=own), *norm("head_norm", hidden, bias=bias)]
-    if purpose(task) not in (*LANGUAGE, "Model"):
-        spec["outside"] = head
-    if causal and purpose(task) not in ("Model", "ForCausalLM", "ForSequenceClassification"):
+    use = purpose(task)
+    if causal and use not in ("Model", "ForCausalLM", "ForSequenceClassification"):
         raise refused(c, task)
-    return trimmed(topped(c, task, spec, pooled=(), head=head, spare_bias=False))
+    per_token = causal or use in ("ForTokenClassification", "ForQuestionAnswering")
+    rows = "logit" if use in LANGUAGE else "token" if per_token else "sequence"
+    head = [*linear("head_dense", hidden, hidden, rows=rows, bias=own), *norm("head_norm", hidden, bias=bias)]
+    if causal and use == "ForSequenceClassification":
+        outside = [*head, *linear("classifier", task.labels, hidden, bias=own)]
+        return {**spec, "head": False, "tied_head": None, "head_bias": None, "outside": outside}
+    if use not in (*LANGUAGE, "Model"):
+        spec["outside"] = head
+    return topped(c, task, spec, pooled=(), head=head, spare_bias=False)
 
 
 def openai_gpt(c: Config, task: Any) -> Spec:
