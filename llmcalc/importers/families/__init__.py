@@ -28,6 +28,7 @@ MODULES = {
     "splinter",
     "seq2seq": "t5 mt5 umt5 longt5 switch_transformers",
     "seq2seq_bart": "bart plbart mbart pegasus blenderbot blenderbot-small m2m_100",
+    "seq2seq_more": "marian fsmt led mvp pegasus_x bigbird_pegasus nllb-moe prophetnet",
     "speech": "whisper",
 }
 

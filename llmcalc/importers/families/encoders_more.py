@@ -5,7 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 from llmcalc.importers.config import Config
-from llmcalc.importers.families.heads import LANGUAGE, POOLED, encoder, linear, norm, purpose, refused, table, topped, transform, unfit
+from llmcalc.importers.families.heads import (
+    LANGUAGE,
+    POOLED,
+    SPARSE,
+    encoder,
+    linear,
+    norm,
+    purpose,
+    refused,
+    table,
+    topped,
+    transform,
+    unfit,
+)
 from llmcalc.importers.shape import Spec, biases, every, extra, layer_types
 
 
@@ -122,7 +135,7 @@ def deberta_v2(c: Config, task: Any) -> Spec:
 
 def longformer(c: Config, task: Any) -> Spec:
     """Longformer (Beltagy et al. 2020): windows, and further projections for the few tokens that see all."""
-    spec = encoder(c, task, global_attention=True)
+    spec = encoder(c, task, global_attention=True, note=SPARSE)
     said, depth = c.get("attention_window"), spec["layers"]
     windows = c.each("attention_window", depth, int) if isinstance(said, list) else [c.count("attention_window")] * depth
     spec["blocks"] = [{"window": window} for window in windows or ()]
@@ -136,6 +149,8 @@ def big_bird(c: Config, task: Any) -> Spec:
     hidden, inner = spec["hidden"], spec["ffn"]
     if not c.flag("use_bias", True):
         spec["biases"] = ["o", "ffn"]
+    if c.text("attention_type", "block_sparse") == "block_sparse" and spec["type"] == "encoder":
+        spec["note"] = SPARSE
     pooled = [*POOLED, "ForTokenClassification", "ForMaskedLM", "ForCausalLM"]
     if use == "ForQuestionAnswering":
         between = [*linear("answer_up", inner, hidden), *linear("answer_down", hidden, inner), *norm("answer_norm", hidden)]

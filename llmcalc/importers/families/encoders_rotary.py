@@ -31,7 +31,7 @@ def esm(c: Config, task: Any) -> Spec:
         raise c.error("position_embedding_type", f"found {kind!r}, allowed: absolute, rotary")
     spec = encoder(
         c, task, norm_placement="pre", token_types=None, embedding_norm=c.flag("emb_layer_norm_before"),
-        positions="learned" if kind == "absolute" else "rotary",
+        positions="learned" if kind == "absolute" else "rotary", type="encoder",
     )  # fmt: skip
     spec["outside"] = linear("contacts", 1, spec["layers"] * spec["heads"], rows="none")
     return topped(c, task, spec, pooled=("Model",), dense=True, spare_bias=False)

@@ -10,6 +10,7 @@ from llmcalc.importers.shape import Spec, extra
 
 POOLED = ("Model", "ForSequenceClassification", "ForMultipleChoice", "ForPreTraining", "ForNextSentencePrediction")
 LANGUAGE = ("ForMaskedLM", "ForCausalLM", "ForPreTraining")
+SPARSE = "forward FLOPs count the whole square of attention, of which the model computes blocks alone"
 
 
 def linear(name: str, out: int, into: int, *, bias: bool = True, after: bool = True, **more: Any) -> list[Spec]:

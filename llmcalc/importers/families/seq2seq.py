@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from llmcalc.importers.config import Config
-from llmcalc.importers.families.heads import linear, purpose, refused, table
+from llmcalc.importers.families.heads import SPARSE, linear, refused, table
 from llmcalc.importers.shape import Spec, trimmed
 
 SEQ2SEQ = ("ForSeq2SeqLM", "ForPreTraining", "ForConditionalGeneration")
@@ -92,7 +92,7 @@ def longt5(c: Config, task: Any) -> Spec:
         hidden = spec["hidden"]
         encoder["outside"] = [table("global_relative_bias", spec["relative_buckets"], spec["heads"])]
         encoder["extra"] = [{"name": "global_norm", "shape": [hidden], "part": "norm"}]
-    return finished(c, task, {**spec, "encoder": encoder})
+    return finished(c, task, {**spec, "encoder": encoder, "note": SPARSE})
 
 
 def mixtures(layers: int, step: int, moe: Spec) -> Spec:

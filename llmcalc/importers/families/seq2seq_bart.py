@@ -12,7 +12,7 @@ from llmcalc.importers.shape import Spec
 # What differs: where norms stand, whether one follows the embedding and the last layer, and rows that positions have beside
 # those of the context. Sinusoidal positions are tables that are not trained, yet parameters, where they are called learned here.
 POST: Spec = {"norm_placement": "post", "embedding_norm": True, "final_norm": False}
-THREE_LABELS = ("bart", "mvp")
+THREE_LABELS = ("bart",)
 PRE: Spec = {"norm_placement": "pre", "embedding_norm": False, "final_norm": True}
 
 
