@@ -39,7 +39,7 @@ class Config:
         for alias, name in self.known.aliases.items():
             self.names.setdefault(name, []).append(alias)
             self.names.setdefault(alias, []).append(name)
-        self.asked: set[str] = set()
+        self.asked: set[str] = {"model_type"}
         self.inner: dict[str, Config] = {}
 
     def error(self, key: str, message: str) -> SpecError:

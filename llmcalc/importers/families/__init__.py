@@ -23,13 +23,15 @@ RENAMED = {"kimi_k2": "deepseek_v3"}
 MODULES = {
     "dense": "llama mistral qwen2 qwen3",
     "encoders": "bert roberta xlm-roberta camembert data2vec-text roberta-prelayernorm xlm-roberta-xl megatron-bert ernie distilbert albert",
-    "encoders_more": "electra deberta deberta-v2 longformer big_bird modernbert modernbert-decoder openai-gpt",
+    "encoders_more": "electra deberta deberta-v2 longformer big_bird modernbert modernbert-decoder",
     "encoders_rotary": "mpnet esm nomic_bert gte jina_embeddings_v3 eurobert ultrabert esmc rembert roformer bert-generation layoutlm ibert "
     "splinter",
     "seq2seq": "t5 mt5 umt5 longt5 switch_transformers",
     "seq2seq_bart": "bart plbart mbart pegasus blenderbot blenderbot-small m2m_100",
     "seq2seq_more": "marian fsmt led mvp pegasus_x bigbird_pegasus nllb-moe prophetnet",
-    "speech": "whisper",
+    "seq2seq_pairs": "encoder-decoder t5gemma",
+    "speech": "whisper speech_to_text moonshine",
+    "decoders": "openai-gpt xglm biogpt ctrl trocr",
 }
 
 

@@ -191,19 +191,6 @@ def modernbert(c: Config, task: Any) -> Spec:
     return topped(c, task, spec, pooled=(), head=head, spare_bias=False)
 
 
-def openai_gpt(c: Config, task: Any) -> Spec:
-    """GPT (Radford et al. 2018): norms behind the sub-layers, none behind the embedding or the last layer."""
-    if task.architecture.endswith("DoubleHeadsModel"):
-        raise refused(c, task)
-    hidden = c.count("n_embd")
-    return {
-        "layers": c.layers("n_layer"), "hidden": hidden, "heads": c.count("n_head"), "ffn": 4 * hidden, "gated": False,
-        "activation": c.get("afn"), "biases": ["all"], "norm": "layernorm", "norm_placement": "post", "final_norm": False,
-        "vocab": c.count("vocab_size"), "context": c.count("n_positions"), "positions": "learned",
-        "tied_head": c.flag("tie_word_embeddings", True),
-    }  # fmt: skip
-
-
 FAMILIES = {
     "electra": electra,
     "deberta": deberta,
@@ -212,5 +199,4 @@ FAMILIES = {
     "big_bird": big_bird,
     "modernbert": modernbert,
     "modernbert-decoder": modernbert,
-    "openai-gpt": openai_gpt,
 }

@@ -144,6 +144,8 @@ def prophetnet(c: Config, task: Any) -> Spec:
     spec["note"] = "forward FLOPs count one stream of the decoder; in training and at prefill it computes one more for each token ahead"
     if task.name == "ForCausalLM":
         idle = idle_cross_attention(hidden, hidden, hidden) if c.flag("add_cross_attention", True) else []
+        if not spec["tied_head"]:
+            spec["outside"].append(table("unused_embedding", spec["vocab"], hidden, part="embedding"))
         return {**spec, "type": "decoder", "encoder": None, "extra": idle, "head": True}
     if not c.flag("add_cross_attention", True):
         raise unfit(c, "add_cross_attention", "a decoder that does not see its encoder is not known here")
