@@ -6,8 +6,8 @@
     ├── UnknownName              no model, GPU or quantisation of that name; suggests
     ├── Unpublished              the model exists, its architecture was never published
     ├── UnknownArchitecture      a config or checkpoint of a kind that is not known here
-    ├── SourceError              a model's files or repository cannot be read
-    ├── SpecError                a spec file that is not valid: file, line, column, field
+    ├── SpecError                a file that is not valid: file, line, column, field
+    ├── SourceError              a repository that cannot be read: no access, no network, not there
     └── NoAnswer             the question is fine, the model has nothing to answer it with
 
 A negative answer (it does not fit) is not an error: commands return it and exit 1.
@@ -54,18 +54,19 @@ class UnknownArchitecture(LlmcalcError):
     """An architecture that nobody here knows how to count; refused by name, with what is nearest."""
 
 
-class SourceError(LlmcalcError):
-    """Files or a repository of a model that cannot be read, or do not hold what they should."""
-
-
 class SpecError(LlmcalcError):
-    """A spec file with a mistake in it, at a place."""
+    """A file with a mistake in it, at a place; binary files have none (line 0)."""
 
     def __init__(self, message: str, file: str, line: int = 1, column: int = 1, field: str = "") -> None:
         field = printable(field if len(field) <= 100 else f"{field[:100]}...")
+        message = message if len(message) <= 1000 else f"{message[:1000]}..."
         self.file, self.line, self.column, self.field = file, line, column, field
-        where = f"{file}:{line}:{column}: "
+        where = f"{file}:{line}:{column}: " if line else f"{file}: "
         super().__init__(where + (f"{field}: " if field else "") + message)
+
+
+class SourceError(LlmcalcError):
+    """A repository of models that cannot be read, with what to do about it."""
 
 
 class NoAnswer(LlmcalcError):

@@ -18,6 +18,9 @@ KEYS = {
         "gpu", "quant", "runtime", "fits", "required_bytes", "available_bytes", "weight_bytes", "kv_bytes", "activation_bytes",
         "overhead_bytes", "kv_tokens", "max_context", "max_batch", "gpus", "min_gpus",
     },
+    "compute llama3-8b --tokens 15T --gpu h100-sxm --gpus 64 --mfu 0.4 --price 2.5 --power 700 --pue 1.1": {
+        "training_flops", "gpu_hours", "days", "energy_mwh", "co2_tonnes", "cost_dollars",
+    },
     "chinchilla --params 70B": {"law", "params", "tokens", "flops", "loss", "tokens_per_param"},
     "models llama": {"model", "family", "total", "active", "context"},
     "gpus a100": {"gpu", "usable_bytes", "bandwidth_bytes_per_second"},
@@ -181,8 +184,9 @@ def test_family_filters_and_sorts_by_size(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["params gpt-4", "kv gpt-4", "flops gpt-4", "weights gpt-4", "fit gpt-4 --gpu a100-80", "models gpt-4", "show gpt-4"]
-)
+    "command", ["params gpt-4", "kv gpt-4", "flops gpt-4", "weights gpt-4", "fit gpt-4 --gpu a100-80", "models gpt-4", "show gpt-4",
+     "compute gpt-4 --tokens 13T", "compute gpt-4 gpt-4 --tokens 13T", "chinchilla gpt-4 --tokens 13T"],
+)  # fmt: skip
 def test_an_estimate_is_marked_wherever_it_shows(command: str, run: Run) -> None:
     outcome = run(*command.split())
     assert "estimate" in outcome.out

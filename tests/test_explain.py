@@ -30,6 +30,14 @@ COMMANDS = [
     "chinchilla --params 70B",
     "chinchilla --tokens 1.4T",
     "chinchilla --params 8B --tokens 15T",
+    "chinchilla --loss 2.1",
+    "chinchilla llama3-8b gpt3-175b",
+    "chinchilla --tokens 1T --unique-tokens 100B --inference-tokens 2T",
+    "compute llama3-8b --tokens 15T --gpu h100-sxm --gpus 64 --mfu 0.4 --batch-tokens 4M",
+    "compute gpt3-175b --gpu a100-80 --gpus 1024 --tflops 140 --recompute full",
+    "compute mixtral-8x7b --gpu h100-sxm --budget 5M --convention attention --recompute selective --mask causal",
+    "compute deepseek-v3 --gpu h800 --gpu-hours 2.788M --tokens 14.8T --convention matmul --recompute full",
+    "compute llama3-70b --gpu a100-80 --days 90 --hfu 0.5 --recompute full",
 ]
 
 

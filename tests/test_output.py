@@ -83,7 +83,8 @@ def test_a_closed_pipe_is_no_error() -> None:
     "command",
     ["params llama3-70b", "params --family llama", "kv --family gemma --ctx 128k", "fit llama3-8b --gpu a100-80",
      "flops llama3-8b gpt2", "fit llama3-70b gpt-4 --gpu a100-80 --gpu rtx4090 --quant nf4", "gpus a100",
-     "chinchilla --params 70B"],
+     "chinchilla --params 70B", "chinchilla llama3-8b gpt3-175b", "compute llama3-8b --gpu h100-sxm",
+     "compute llama3-8b llama3-70b --gpu h100-sxm --gpus 64"],
 )  # fmt: skip
 def test_a_table_fits_its_terminal(command: str, columns: int) -> None:
     text = visible(on_terminal(*command.split(), columns=columns))

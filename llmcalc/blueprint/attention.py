@@ -16,6 +16,8 @@ def _window(spec: Attention) -> Dim | None:
 
 def _qk_norm(draft: Draft, at: Place, spec: Attention, norm: Norm, a: Dim, k: Dim, d: Dim) -> None:
     """Gains over one head (shared by all), over each head, or over all heads at once."""
+    if spec.qk_norm_bias is not None:
+        norm = norm._replace(bias=spec.qk_norm_bias)
     for name, heads in (("q", a), ("k", k)):
         if spec.qk_norm == "head":
             # The gain is shared, the norm still runs over every head.
@@ -91,7 +93,7 @@ def _index(draft: Draft, at: Place, spec: Attention, h: Dim, queries_from: Dim, 
     draft.norm(at, "index_k_norm", Norm("layernorm", True, True), d_i, "index_k", "index_k", part=PART)
     draft.linear(at, "index_weights", PART, a_i, h, "x", "index_weights")
     draft.op(at, "index_scores", PART, "attention", ("index_q", "index_k", "index_weights"), "indexed", a_i,
-             heads=a_i, qk=d_i, v=Dim(0, "0"), causal=spec.causal)  # fmt: skip
+             heads=a_i, qk=d_i, v=Dim(1, "1"), causal=spec.causal)  # fmt: skip
     draft.caches.append(Cache(f"{at.prefix}.index", "index", at.stack, d_i, at.run, at.depth, Dim(1, "1")))
 
 

@@ -28,6 +28,7 @@ class Attention(NamedTuple):
     causal: bool
     biases: frozenset[str]
     qk_norm: str
+    qk_norm_bias: bool | None
     sinks: bool
     global_projections: bool
     relative_rows: int = 0

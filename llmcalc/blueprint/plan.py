@@ -47,8 +47,9 @@ def _attention(block: Block, setting: Setting, windowed: bool) -> Attention:
         block.v_head_dim or head_dim,
         window=(block.window or 0) if windowed else 0,
         causal=setting.causal,
-        biases=biases_of(block) & {"q", "k", "v", "o"},
+        biases=biases_of(block) & {"q", "k", "v", "o", "output_gate"},
         qk_norm=block.qk_norm or "none",
+        qk_norm_bias=block.qk_norm_bias,
         sinks=bool(block.sinks),
         global_projections=bool(block.global_attention),
         relative_rows=setting.relative_rows,
@@ -106,8 +107,7 @@ def _ffn(block: Block, mixture: bool) -> Ffn | Mixture | None:
     if moe is None or not mixture:
         return dense(block.ffn or 0)
     of_experts = gated if moe.gated is None else moe.gated
-    expert = dense(moe.ffn, of_experts)
-    assert expert is not None
+    expert = Ffn(moe.ffn, of_experts, activation, frozenset({"gate", "up", "down"} if "experts" in biases else ()))
     shared = moe.shared_ffn or (moe.shared or 0) * moe.ffn
     return Mixture(moe.experts, moe.top_k, expert, dense(shared, of_experts),
                    bool(moe.shared_gate), "router" in biases, moe.correction_bias or "",

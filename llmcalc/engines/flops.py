@@ -119,9 +119,9 @@ class Costs:
             alike[key] = first, flops + int(_flops(op, 1, cached=cached))
         return [(op._replace(window=None if op.window is None else int(op.window)), flops) for op, flops in alike.values()]
 
-    def forward(self, work: Workload) -> int:
-        """A forward pass over text."""
-        return int(sum(flops * _forward_units(op, work) for op, flops in self.text))
+    def forward(self, work: Workload, kinds: tuple[str, ...] = ()) -> int:
+        """A forward pass over text, or of it the operations of these kinds."""
+        return int(sum(flops * _forward_units(op, work) for op, flops in self.text if not kinds or op.kind in kinds))
 
     def decode(self, work: Workload) -> int | None:
         """One new token for each sequence; None where nothing is generated."""

@@ -33,6 +33,11 @@ class Params(NamedTuple):
     parts: dict[str, int]
     active_parts: dict[str, int]
 
+    @property
+    def non_embedding(self) -> int:
+        """``active`` without embedding, positions and head, as Kaplan et al. 2020 count."""
+        return self.active - sum(self.active_parts[part] for part in ("embedding", "positions", "lm_head"))
+
 
 def _by_part(weights: Iterable[Weight]) -> dict[str, list[Weight]]:
     found: dict[str, list[Weight]] = {}

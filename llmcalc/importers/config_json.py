@@ -42,6 +42,22 @@ LANGUAGE = (
 )  # fmt: skip
 
 
+# What stands behind a decoder in place of its head: labels (2 where the task fixes them), and whether there is a bias.
+CLASSIFIERS: dict[str, tuple[int, bool, str]] = {
+    "ForSequenceClassification": (0, False, "sequence"),
+    "ForTokenClassification": (0, True, "token"),
+    "ForQuestionAnswering": (2, True, "token"),
+}
+
+
+def _classifier(task: Task, hidden: int) -> list[Spec]:
+    """The linear layer of a classifier."""
+    fixed, bias, rows = CLASSIFIERS[task.name]
+    labels = fixed or task.labels
+    score = extra("score", labels, hidden, rows=rows, after=True)
+    return [score, extra("score.bias", labels, after=True)] if bias else [score]
+
+
 def _labels(c: Config) -> int:
     """Classes of a classification head: as said, else as many as there are names for."""
     names = c.get("id2label")
@@ -107,9 +123,8 @@ def _finished(spec: Spec, task: Task) -> Spec:
         spec = {key: value for key, value in spec.items() if key not in ("tied_head", "head_bias")}
         if spec.get("type") != "encoder":
             spec["head"] = False
-            if task.name == "ForSequenceClassification":
-                score = extra("score", task.labels, spec["hidden"], rows="sequence", after=True)
-                spec["outside"] = [*spec.get("outside", []), score]
+            if task.name in CLASSIFIERS:
+                spec["outside"] = [*spec.get("outside", []), *_classifier(task, spec["hidden"])]
     return {key: value for key, value in spec.items() if value is not False or key not in ("tied_head", "head_bias")}
 
 

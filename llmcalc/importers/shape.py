@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 from llmcalc.importers.config import Config
 
 Spec = dict[str, Any]
+T = TypeVar("T")
 LETTERS = "ABCDEFGHIJKMNOPQRTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"  # S and L are the format's own
 
 
@@ -50,7 +51,7 @@ def layer_types(c: Config, depth: int, otherwise: list[str], key: str = "layer_t
     return c.each(key, depth) or otherwise
 
 
-def every(depth: int, period: int, common: str, other: str, offset: int | None = None) -> list[str]:
+def every(depth: int, period: int, common: T, other: T, offset: int | None = None) -> list[T]:
     """``common`` layers, and at every ``period``-th (the last of each period unless ``offset`` says) the ``other``."""
     at = period - 1 if offset is None else offset
     return [other if index % period == at % period else common for index in range(depth)] if period > 0 else [common] * depth

@@ -11,7 +11,9 @@ from typing import Annotated, Literal
 
 from llmcalc.specs.record import STRICT, Count, CountOrZero, Layers, NotEmpty, Record, Text
 
-Linear = Literal["q", "k", "v", "o", "gate", "up", "down", "router", "qkv", "attention", "ffn", "projection", "all"]
+Linear = Literal[
+    "q", "k", "v", "o", "gate", "up", "down", "experts", "router", "output_gate", "qkv", "attention", "ffn", "projection", "all"
+]
 
 
 class Moe(Record):
@@ -163,7 +165,8 @@ class Block(Record):
     activation: Text | None = None
     """Activation function of the FFN; silu unless said."""
     biases: list[Linear] | None = None
-    """Linears that have a bias: q, k, v, o, gate, up, down, router, projection; or qkv, attention, ffn, all."""
+    """Linears that have a bias: q, k, v, o, output_gate; gate, up, down of dense and shared FFNs; experts (routed ones), router;
+    projection; or qkv, attention, ffn, all."""
     norm: Literal["rmsnorm", "layernorm", "none"] | None = None
     """rmsnorm unless said; none is a normalisation without parameters (OLMo 1)."""
     norm_bias: bool | None = None
@@ -178,6 +181,8 @@ class Block(Record):
     """Attention and FFN side by side on one norm (GPT-J, PaLM) or two (GPT-NeoX)."""
     qk_norm: Literal["none", "head", "per-head", "full"] | None = None
     """Norm of queries and keys: one gain of head_dim (Qwen3), one per head (Cohere), over all heads (OLMo 2)."""
+    qk_norm_bias: bool | None = None
+    """A bias beside the gains of queries and keys; as norm_bias unless said."""
     window: Count | None = None
     """Tokens a sliding-window layer attends to. Every layer has it unless a pattern says which."""
     chunked: bool | None = None

@@ -132,8 +132,8 @@ def _block(block: Block, hidden: int, depth: int, at: Path) -> Iterator[Finding]
         yield from _moe(block.moe, depth, (*at, "moe"))
         if block.ffn is None and (block.moe.first_dense or (block.moe.every or 1) > 1):
             yield (*at, "ffn"), "missing; some layers are dense (moe.first_dense, moe.every)"
-    elif "router" in (block.biases or ()):
-        yield (*at, "biases"), "router: the block has no moe"
+    elif {"router", "experts"} & {*(block.biases or ())}:
+        yield (*at, "biases"), "router, experts: the block has no moe"
     elif block.ffn is None:
         yield (*at, "ffn"), "missing; the FFN dim of the layers, 0 for none (or say moe)"
 
@@ -203,9 +203,17 @@ def check_quant(spec: QuantSpec) -> Iterator[Finding]:
     """All that is impossible in a quantisation spec."""
     if not spec.rules:
         yield ("rules",), "empty; without a rule no tensor would get the format"
+    given = {rule.format for rule in spec.rules}
     for index, rule in enumerate(spec.rules):
+        at: Path = ("rules", index)
         if not rule.tensors:
-            yield ("rules", index, "tensors"), "empty; name at least one kind of tensor"
+            yield (*at, "tensors"), "empty; name at least one kind of tensor"
+        if rule.instead_of is not None and rule.instead_of not in given:
+            yield (*at, "instead_of"), f"{rule.instead_of!r} is the format of no rule"
+        elif rule.instead_of == rule.format:
+            yield (*at, "instead_of"), f"{rule.format!r} cannot stand in for itself"
+        if rule.counted is not None and rule.layers is None and rule.first is None:
+            yield (*at, "counted"), "there is nothing to count; say layers or first"
     for index, overhead in enumerate(spec.format.overhead):
         if overhead.per == "block" and spec.format.tile is None:
             yield ("format", "overhead", index, "per"), "block needs the format's tile"

@@ -21,7 +21,6 @@ RENAMED = {"kimi_k2": "deepseek_v3"}
 
 # module -> the types it reads. Only the module that is needed is imported.
 MODULES = {
-    "dense": "llama mistral qwen2 qwen3",
     "encoders": "bert roberta xlm-roberta camembert data2vec-text roberta-prelayernorm xlm-roberta-xl megatron-bert ernie distilbert albert",
     "encoders_more": "electra deberta deberta-v2 longformer big_bird modernbert modernbert-decoder",
     "encoders_rotary": "mpnet esm nomic_bert gte jina_embeddings_v3 eurobert ultrabert esmc rembert roformer bert-generation layoutlm ibert "
@@ -32,6 +31,14 @@ MODULES = {
     "seq2seq_pairs": "encoder-decoder t5gemma",
     "speech": "whisper speech_to_text moonshine",
     "decoders": "openai-gpt xglm biogpt ctrl trocr",
+    "classic": "gpt2 gpt-sw3 gpt_bigcode opt gptj codegen gpt_neo gpt_neox gpt_neox_japanese bloom mpt falcon phi persimmon "
+    "stablelm starcoder2 nemotron",
+    "dense": "llama granite mistral ministral ministral3 qwen2 qwen3 phi3 olmo olmo2 olmo3 glm glm4 cohere cohere2 ernie4_5 "
+    "exaone4 smollm3 cwm apertus seed_oss arcee nanochat helium bitnet diffllama internlm3 iquestcoder jais2 hunyuan_v1_dense",
+    "gemma": "gemma gemma2 vaultgemma gemma3_text gemma3n_text gemma4_text",
+    "mixture": "mixtral phimoe qwen2_moe qwen3_moe qwen3_vl_moe_text olmoe flex_olmo granitemoe gpt_oss minimax_m2 ernie4_5_moe "
+    "hunyuan_v1_moe dbrx glm4_moe dots1 solar_open afmoe exaone_moe mimo_v2_flash llama4_text",
+    "latent": "deepseek_v2 deepseek_v3 deepseek_v32 glm_moe_dsa glm4_moe_lite minicpm3 longcat_flash deepseek_v4 youtu",
 }
 
 

@@ -5,15 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from llmcalc.importers.config import Config
-from llmcalc.importers.families.heads import idle_cross_attention, linear, refused
+from llmcalc.importers.families.heads import idle_cross_attention, refused
 from llmcalc.importers.shape import Spec
-
-
-def _classified(task: Any, spec: Spec, *, bias: bool = False) -> Spec:
-    """The spec with a classifier of each token, where the class is one."""
-    if task.name != "ForTokenClassification":
-        return spec
-    return {**spec, "head": False, "outside": linear("classifier", task.labels, spec["hidden"], bias=bias)}
 
 
 def openai_gpt(c: Config, task: Any) -> Spec:
@@ -41,16 +34,15 @@ def xglm(c: Config, _: Any) -> Spec:
     }  # fmt: skip
 
 
-def biogpt(c: Config, task: Any) -> Spec:
+def biogpt(c: Config, _: Any) -> Spec:
     """BioGPT: norms before the sub-layers, learned positions with two rows that are never used."""
     context = c.count("max_position_embeddings")
-    spec = {
+    return {
         "layers": c.layers(), "hidden": c.count("hidden_size"), "heads": c.count("num_attention_heads"),
         "ffn": c.count("intermediate_size"), "gated": False, "activation": c.get("hidden_act"), "biases": ["all"],
         "norm": "layernorm", "vocab": c.count("vocab_size"), "context": context, "positions": "learned",
         "position_rows": context + 2, "tied_head": c.flag("tie_word_embeddings", True),
     }  # fmt: skip
-    return _classified(task, spec, bias=True)
 
 
 def ctrl(c: Config, _: Any) -> Spec:

@@ -106,7 +106,7 @@ def nllb_moe(c: Config, task: Any) -> Spec:
         moe = {"experts": experts, "top_k": min(2, experts), "ffn": stack["ffn"]}
         stack["pattern"] = letters
         if "E" in letters:
-            stack["kinds"] = {"E": {"moe": moe, "biases": ["all", "router"] if bias else ["all"]}}
+            stack["kinds"] = {"E": {"moe": moe, "biases": ["all", "experts", "router"] if bias else ["all", "experts"]}}
     return finished(c, task, apart(spec))
 
 
