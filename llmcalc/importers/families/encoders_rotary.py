@@ -26,32 +26,37 @@ def esm(c: Config, task: Any) -> Spec:
     """ESM-2: norms before the sub-layers, rotary or absolute positions; a head that predicts contacts is always there."""
     if c.flag("is_folding_model"):
         raise c.error("is_folding_model", "models that fold proteins are not known here")
-    kind = c.text("position_embedding_type", "absolute")
-    if kind not in ("absolute", "rotary"):
-        raise c.error("position_embedding_type", f"found {kind!r}, allowed: absolute, rotary")
+    # Whatever else is said there, the class has no positions for it.
+    positions = {"absolute": "learned", "rotary": "rotary"}.get(c.text("position_embedding_type", "absolute"), "none")
     spec = encoder(
         c, task, norm_placement="pre", token_types=None, embedding_norm=c.flag("emb_layer_norm_before"),
-        positions="learned" if kind == "absolute" else "rotary", type="encoder",
+        positions=positions, type="encoder",
     )  # fmt: skip
     spec["outside"] = linear("contacts", 1, spec["layers"] * spec["heads"], rows="none")
     return topped(c, task, spec, pooled=("Model",), dense=True, spare_bias=False)
 
 
+def _head_dim(c: Config) -> int | None:
+    """Dim of a head where heads do not fill the width: what is left over is not used."""
+    hidden, heads = c.count("hidden_size"), c.count("num_attention_heads")
+    return hidden // heads if hidden % heads else None
+
+
 def nomic_bert(c: Config, task: Any) -> Spec:
     """Nomic BERT: rotary positions, gated FFN, no biases."""
-    spec = encoder(c, task, positions="rotary", gated=True, biases=[], head_dim=c.maybe("head_dim"))
+    spec = encoder(c, task, positions="rotary", gated=True, biases=[], head_dim=c.maybe("head_dim") or _head_dim(c))
     return topped(c, task, spec, pooled=("ForSequenceClassification",))
 
 
 def gte(c: Config, task: Any) -> Spec:
     """GTE: rotary positions, gated FFN with a bias on its output alone."""
-    spec = encoder(c, task, positions="rotary", gated=True, biases=["attention", "down"])
+    spec = encoder(c, task, positions="rotary", gated=True, biases=["attention", "down"], head_dim=_head_dim(c))
     return topped(c, task, spec, pooled=("ForSequenceClassification",), spare_bias=False)
 
 
 def jina_v3(c: Config, task: Any) -> Spec:
     """Jina embeddings v3: XLM-RoBERTa with rotary positions."""
-    spec = encoder(c, task, positions="rotary")
+    spec = encoder(c, task, positions="rotary", head_dim=_head_dim(c))
     return topped(c, task, spec, pooled=("Model",), dense=True)
 
 
@@ -129,7 +134,8 @@ def roformer(c: Config, task: Any) -> Spec:
 
 def bert_generation(c: Config, task: Any) -> Spec:
     """BERT for generation (Rothe et al. 2019): no token types, no pooler, a bare head."""
-    return topped(c, task, encoder(c, task, token_types=None), pooled=(), head=[], known=("ForCausalLM",))
+    spec = encoder(c, task, token_types=None, type="decoder" if c.flag("is_decoder") else "encoder")
+    return topped(c, task, spec, pooled=(), head=[], known=("ForCausalLM",))
 
 
 def layoutlm(c: Config, task: Any) -> Spec:

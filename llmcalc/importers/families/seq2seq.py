@@ -56,7 +56,7 @@ def _t5(c: Config, **more: Any) -> Spec:
         "heads": c.count("num_heads"),
         "head_dim": c.count("d_kv"),
         "ffn": c.count("d_ff"),
-        "gated": projection[0] == "gated",
+        "gated": c.flag("is_gated_act", projection[0] == "gated"),
         "activation": projection[-1],
         "vocab": c.count("vocab_size"),
         "context": c.maybe("n_positions"),
@@ -108,7 +108,8 @@ def switch_transformers(c: Config, task: Any) -> Spec:
     stacks = []
     for name, depth in (("encoder", spec["encoder"]["layers"]), ("decoder", spec["layers"])):
         sparse = c.count(f"num_sparse_{name}_layers", least=0)
-        stacks.append(mixtures(depth, depth // sparse if sparse else depth, moe))
+        step = c.count(f"{name}_sparse_step", depth // sparse if sparse else depth, least=0)
+        stacks.append(mixtures(depth, step, moe))
     encoder, decoder = stacks
     spec = {**spec, **decoder, "encoder": {**spec["encoder"], **encoder}}
     if c.flag("router_bias"):

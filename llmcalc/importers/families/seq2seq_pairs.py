@@ -39,6 +39,9 @@ def encoder_decoder(c: Config, task: Any) -> Spec:
         sides.append(JOINED[sub.model_type](sub, task._replace(name=use, architecture=name)))
     first, second = sides
     own, seen = second["hidden"], first["hidden"]
+    behind = c.sub("decoder")
+    if c.says("decoder") and not (behind.flag("is_decoder") and behind.flag("add_cross_attention")):
+        raise behind.error("add_cross_attention", "a decoder that does not see its encoder is not known here (is_decoder too)")
     if c.sub("encoder").flag("is_decoder"):
         raise c.sub("encoder").error("is_decoder", "true, allowed: false; an encoder looks both ways")
     outside = [each for each in second.get("outside", ()) if not each["name"].startswith("cross_")]
@@ -50,8 +53,8 @@ def encoder_decoder(c: Config, task: Any) -> Spec:
         *(linear("pooler", seen, seen, part="pooler", rows="sequence") if first.get("pooler") else []),
     ]
     if seen != own:
-        if c.sub("decoder").maybe("cross_attention_hidden_size") is not None:
-            raise c.sub("decoder").error("cross_attention_hidden_size", "an encoder of another width is not known here")
+        if behind.maybe("cross_attention_hidden_size") is not None:
+            raise behind.error("cross_attention_hidden_size", "an encoder of another width is not known here")
         raise c.error("encoder", f"an encoder {seen} wide and a decoder {own} wide go through a projection that is not known here")
     drop = ("extra", "position_rows", "token_types", "embedding_norm", "pooler")
     spec = {key: value for key, value in second.items() if key not in drop}
