@@ -57,12 +57,12 @@ def encoder(c: Config, task: Any, **more: Any) -> Spec:
     As a decoder the same weights look back only and keep a cache. Cross-attention in such a decoder has weights and no
     work: there is no encoder to look at.
     """
-    hidden, heads = c.count("hidden_size"), c.count("num_attention_heads")
+    hidden = c.count("hidden_size")
     spec = {
         "type": "decoder" if generates(c, task) else "encoder",
         "layers": c.layers(),
         "hidden": hidden,
-        "heads": heads,
+        "heads": None if more.get("attention") is False else c.count("num_attention_heads"),
         "ffn": c.count("intermediate_size", more.get("ffn")),
         "gated": False,
         "activation": c.get("hidden_act"),
@@ -111,18 +111,18 @@ def transform(spec: Spec, width: int | None = None) -> list[Spec]:
 def topped(
     c: Config, task: Any, spec: Spec, *,
     pooled: Iterable[str] = POOLED, head: list[Spec] | None = None, dense: bool | Iterable[str] = False,
-    known: Iterable[str] | None = None, sentence: int = 2, pool_width: int | None = None, spare_bias: bool = True,
+    known: Iterable[str] | None = None, sentence: int = 2, width: int | None = None, spare_bias: bool = True,
 ) -> Spec:  # fmt: skip
     """The spec with what the class has behind the last layer.
 
     ``pooled`` are the uses with a pooler, ``head`` what stands before the vocabulary's matrix (BERT's transform unless said),
     ``dense`` the uses whose classifier has a linear of the hidden width before it (or whether sequence classification does);
-    ``sentence`` the outputs of the second task of pre-training. With ``spare_bias`` the head's bias stands in two places, which
+    ``sentence`` the outputs of the second task of pre-training, ``width`` what the last layer gives where that is not hidden. With ``spare_bias`` the head's bias stands in two places, which
     are one only where the head is tied.
 
     Raises SpecError for a class whose head is not known.
     """
-    use, hidden = purpose(task), spec["hidden"]
+    use, hidden = purpose(task), width or spec["hidden"]
     uses = {"Model", *LANGUAGE, "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "ForMultipleChoice",
             "ForNextSentencePrediction"} if known is None else {"Model", *known}  # fmt: skip
     if use not in uses:
@@ -150,4 +150,4 @@ def topped(
     if not spec["head"]:
         spec = {**spec, "tied_head": None, "head_bias": None}
     spec = {**spec, "outside": outside}
-    return {**spec, **pooler(spec, pool_width)} if use in pooled else spec
+    return {**spec, **pooler(spec, width)} if use in pooled else spec
