@@ -21,10 +21,11 @@ RENAMED = {"kimi_k2": "deepseek_v3"}
 
 # module -> the types it reads. Only the module that is needed is imported.
 MODULES = {
-    "encoders": "bert roberta xlm-roberta camembert data2vec-text roberta-prelayernorm xlm-roberta-xl megatron-bert ernie distilbert albert",
+    "encoders": "bert roberta xlm-roberta camembert data2vec-text roberta-prelayernorm xlm-roberta-xl megatron-bert ernie "
+    "distilbert albert",
     "encoders_more": "electra deberta deberta-v2 longformer big_bird modernbert modernbert-decoder",
-    "encoders_rotary": "mpnet esm nomic_bert gte jina_embeddings_v3 eurobert ultrabert esmc rembert roformer bert-generation layoutlm ibert "
-    "splinter",
+    "encoders_rotary": "mpnet esm nomic_bert gte jina_embeddings_v3 eurobert ultrabert esmc rembert roformer bert-generation "
+    "layoutlm ibert splinter",
     "encoders_rare": "xlm flaubert fnet luke roc_bert xmod tapas nystromformer yoso mra xlnet convbert mobilebert",
     "seq2seq": "t5 mt5 umt5 longt5 switch_transformers",
     "seq2seq_bart": "bart plbart mbart pegasus blenderbot blenderbot-small m2m_100",

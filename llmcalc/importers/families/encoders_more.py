@@ -41,7 +41,7 @@ def electra(c: Config, task: Any) -> Spec:
     return topped(c, task, spec, pooled=(), head=head, dense=True, spare_bias=False)
 
 
-def _disentangled(c: Config, spec: Spec, kinds: list[str], *, projected: dict[str, bool], span: int, normed: bool) -> Spec:
+def _disentangled(spec: Spec, kinds: list[str], *, projected: dict[str, bool], span: int, normed: bool) -> Spec:
     """Relative positions of DeBERTa, where their projections are each layer's own: ``projected`` says which have a bias."""
     rows, hidden, layers = 2 * span, spec["hidden"], spec["layers"]
     scores = [kind for kind in projected if kind in kinds]
@@ -52,7 +52,7 @@ def _disentangled(c: Config, spec: Spec, kinds: list[str], *, projected: dict[st
         outside += norm("relative_norm", hidden, after=False)
     own: list[Spec] = []
     for kind in scores:
-        more = {"part": "attention", "rows": "sequence", "times": rows, "bias": projected[kind], "after": False}
+        more: Spec = {"part": "attention", "rows": "sequence", "times": rows, "bias": projected[kind], "after": False}
         own += linear(f"positions_{kind}", hidden, hidden, **more)
     return {**spec, "outside": [*spec.get("outside", ()), *outside], "extra": own}
 
@@ -105,7 +105,7 @@ def deberta(c: Config, task: Any) -> Spec:
     if c.flag("talking_head"):
         raise unfit(c, "talking_head", "heads that mix their scores are not known here")
     if c.flag("relative_attention"):
-        spec = _disentangled(c, spec, _kinds(c), projected={"c2p": False, "p2c": True}, span=_span(c), normed=False)
+        spec = _disentangled(spec, _kinds(c), projected={"c2p": False, "p2c": True}, span=_span(c), normed=False)
     return _deberta_ends(c, task, spec, biased=c.flag("position_biased_input", True))
 
 
@@ -120,7 +120,7 @@ def deberta_v2(c: Config, task: Any) -> Spec:
         span = buckets if buckets > 0 else _span(c)
         normed = "layer_norm" in c.text("norm_rel_ebd", "none").lower()
         if not c.flag("share_att_key"):
-            spec = _disentangled(c, spec, kinds, projected={"c2p": True, "p2c": True}, span=span, normed=normed)
+            spec = _disentangled(spec, kinds, projected={"c2p": True, "p2c": True}, span=span, normed=normed)
         elif normed and {"c2p", "p2c"} <= set(kinds):
             spec = {**spec, "positions": "disentangled", "position_rows": 2 * span}
         else:

@@ -66,7 +66,7 @@ def luke(c: Config, task: Any) -> Spec:
         *norm("entity_norm", hidden, after=False),
     ]
     if c.flag("use_entity_aware_attention", True):
-        more = {"part": "attention", "rows": "none", "after": False}
+        more: Spec = {"part": "attention", "rows": "none", "after": False}
         spec["extra"] = [each for name in ("w2e", "e2w", "e2e") for each in linear(f"{name}_query", hidden, hidden, **more)]
     if purpose(task) == "ForMaskedLM":
         # The words' head is never tied; the entities' is, to their table.
@@ -110,8 +110,8 @@ def xmod(c: Config, task: Any) -> Spec:
     narrow = int(hidden // c.number("adapter_reduction_factor"))
     own = [*linear("adapter_down", narrow, hidden, after=False), *linear("adapter_up", hidden, narrow, after=False)]
     others = [{**each, "name": f"other_{each['name']}", "copies": count - 1, "rows": "none"} for each in own]
-    adapters = [*own, *(others if count > 1 else []), *(norm("adapter_norm", hidden, after=False) if c.flag("adapter_layer_norm") else [])]
-    spec = {**spec, "extra": [*spec.get("extra", ()), *adapters]}
+    gains = norm("adapter_norm", hidden, after=False) if c.flag("adapter_layer_norm") else []
+    spec = {**spec, "extra": [*spec.get("extra", ()), *own, *(others if count > 1 else []), *gains]}
     return topped(c, task, spec, pooled=("Model", "ForMultipleChoice"), dense=True)
 
 
@@ -154,6 +154,8 @@ def convbert(c: Config, task: Any) -> Spec:
     """ConvBERT (Jiang et al. 2020): half of each attention is a convolution whose kernel each token chooses."""
     if c.count("num_groups") != 1:
         raise unfit(c, "num_groups", "an FFN in groups is not known here")
+    if c.flag("is_decoder") and c.flag("add_cross_attention"):
+        raise unfit(c, "add_cross_attention", "cross-attention beside convolutions is not known here")
     use, narrow = purpose(task), c.count("embedding_size")
     spec = encoder(c, task, type="encoder")
     hidden, said = spec["hidden"], spec["heads"]

@@ -11,7 +11,7 @@ from llmcalc.importers.shape import Spec, biases, every, heads_of, layer_types
 
 def wide_head(spec: Spec, width: int) -> list[Spec]:
     """A head that is not as wide as the layers: a linear to its width, a norm, and its own matrix to the vocabulary."""
-    matrix = {"part": "lm_head", "rows": "logit"}
+    matrix: Spec = {"part": "lm_head", "rows": "logit"}
     return [*transform(spec, width), *linear("lm_head", spec["vocab"], width, **matrix)]
 
 

@@ -15,7 +15,7 @@ SPARSE = "forward FLOPs count the whole square of attention, of which the model 
 
 def linear(name: str, out: int, into: int, *, bias: bool = True, after: bool = True, **more: Any) -> list[Spec]:
     """A matrix [out, into] outside of the layers (or in each, with ``after=False``), and its bias."""
-    place = {"after": after or None, "part": more.get("part")}
+    place: Spec = {"after": after or None, "part": more.get("part")}
     return [extra(name, out, into, **{**more, **place}), *([extra(f"{name}_bias", out, **place)] if bias else [])]
 
 
@@ -84,7 +84,7 @@ def encoder(c: Config, task: Any, **more: Any) -> Spec:
 
 def idle_cross_attention(hidden: int, encoded: int, inner: int, *, bias: bool = True, norm_bias: bool = True) -> list[Spec]:
     """The weights of a decoder's cross-attention where it has no encoder beside it, and its norm."""
-    more = {"part": "cross_attention", "rows": "none", "bias": bias, "after": False}
+    more: Spec = {"part": "cross_attention", "rows": "none", "bias": bias, "after": False}
     return [
         *linear("cross_q", inner, hidden, **more),
         *linear("cross_k", inner, encoded, **more),
@@ -117,8 +117,8 @@ def topped(
 
     ``pooled`` are the uses with a pooler, ``head`` what stands before the vocabulary's matrix (BERT's transform unless said),
     ``dense`` the uses whose classifier has a linear of the hidden width before it (or whether sequence classification does);
-    ``sentence`` the outputs of the second task of pre-training, ``width`` what the last layer gives where that is not hidden. With ``spare_bias`` the head's bias stands in two places, which
-    are one only where the head is tied.
+    ``sentence`` the outputs of the second task of pre-training, ``width`` what the last layer gives where that is not hidden.
+    With ``spare_bias`` the head's bias stands in two places, which are one only where the head is tied.
 
     Raises SpecError for a class whose head is not known.
     """

@@ -141,7 +141,7 @@ def prophetnet(c: Config, task: Any) -> Spec:
         extra("relative_buckets", wide, hidden, part="attention", copies=copies),
         extra("relative_buckets_bias", wide, part="attention", copies=copies),
     ]
-    spec["note"] = "forward FLOPs count one stream of the decoder; in training and at prefill it computes one more for each token ahead"
+    spec["note"] = "forward FLOPs count one stream of the decoder; it computes one more for each token that it looks ahead"
     if task.name == "ForCausalLM":
         idle = idle_cross_attention(hidden, hidden, hidden) if c.flag("add_cross_attention", True) else []
         if not spec["tied_head"]:

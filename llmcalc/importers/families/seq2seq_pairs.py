@@ -79,7 +79,7 @@ def t5gemma(c: Config, task: Any) -> Spec:
     outer = ("vocab", "context", "tied_head")
     encoder = {key: value for key, value in first.items() if key not in outer}
     encoder["outside"] = [table("encoder_embedding", first["vocab"], first["hidden"], part="embedding")]
-    if task.name in ("ForSequenceClassification", "ForTokenClassification") or task.name not in (*SEQ2SEQ, "Model", "ForTextEncoding"):
+    if task.name not in (*SEQ2SEQ, "Model", "ForTextEncoding"):
         raise refused(c, task)
     if task.name == "ForTextEncoding":
         alone = {**first, "type": "encoder", "head": False}
