@@ -27,6 +27,7 @@ MODULES = {
     "encoders_rotary": "mpnet esm nomic_bert gte jina_embeddings_v3 eurobert ultrabert esmc rembert roformer bert-generation "
     "layoutlm ibert splinter",
     "encoders_rare": "xlm flaubert fnet luke roc_bert xmod tapas nystromformer yoso mra xlnet convbert mobilebert",
+    "encoders_pages": "lilt markuplm funnel squeezebert",
     "seq2seq": "t5 mt5 umt5 longt5 switch_transformers",
     "seq2seq_bart": "bart plbart mbart pegasus blenderbot blenderbot-small m2m_100",
     "seq2seq_more": "marian fsmt led mvp pegasus_x bigbird_pegasus nllb-moe prophetnet",

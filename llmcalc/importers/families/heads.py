@@ -60,7 +60,7 @@ def encoder(c: Config, task: Any, **more: Any) -> Spec:
     hidden = c.count("hidden_size")
     spec = {
         "type": "decoder" if generates(c, task) else "encoder",
-        "layers": c.layers(),
+        "layers": more.get("layers") or c.layers(),
         "hidden": hidden,
         "heads": None if more.get("attention") is False else c.count("num_attention_heads"),
         "ffn": c.count("intermediate_size", more.get("ffn")),
