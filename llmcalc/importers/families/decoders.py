@@ -16,7 +16,7 @@ def openai_gpt(c: Config, task: Any) -> Spec:
     hidden = c.count("n_embd")
     return {
         "layers": c.layers("n_layer"), "hidden": hidden, "heads": c.count("n_head"), "ffn": 4 * hidden, "gated": False,
-        "activation": c.get("afn"), "biases": ["all"], "norm": "layernorm", "norm_placement": "post", "final_norm": False,
+        "activation": c.text("afn"), "biases": ["all"], "norm": "layernorm", "norm_placement": "post", "final_norm": False,
         "vocab": c.count("vocab_size"), "context": c.count("n_positions"), "positions": "learned",
         "tied_head": c.flag("tie_word_embeddings", True),
     }  # fmt: skip
@@ -27,7 +27,7 @@ def xglm(c: Config, _: Any) -> Spec:
     hidden = c.count("d_model")
     return {
         "layers": c.layers("num_layers"), "hidden": hidden, "heads": c.count("attention_heads"), "ffn": c.count("ffn_dim"),
-        "gated": False, "activation": c.get("activation_function"), "biases": ["all"], "norm": "layernorm",
+        "gated": False, "activation": c.text("activation_function"), "biases": ["all"], "norm": "layernorm",
         "vocab": c.count("vocab_size"), "context": c.maybe("max_position_embeddings"), "positions": "sinusoidal",
         "tied_head": c.flag("tie_word_embeddings", True),
         "extra": idle_cross_attention(hidden, hidden, hidden) if c.flag("add_cross_attention") else None,
@@ -39,7 +39,7 @@ def biogpt(c: Config, _: Any) -> Spec:
     context = c.count("max_position_embeddings")
     return {
         "layers": c.layers(), "hidden": c.count("hidden_size"), "heads": c.count("num_attention_heads"),
-        "ffn": c.count("intermediate_size"), "gated": False, "activation": c.get("hidden_act"), "biases": ["all"],
+        "ffn": c.count("intermediate_size"), "gated": False, "activation": c.text("hidden_act"), "biases": ["all"],
         "norm": "layernorm", "vocab": c.count("vocab_size"), "context": context, "positions": "learned",
         "position_rows": context + 2, "tied_head": c.flag("tie_word_embeddings", True),
     }  # fmt: skip
@@ -62,7 +62,7 @@ def trocr(c: Config, _: Any) -> Spec:
     seen = c.count("cross_attention_hidden_size", hidden)
     return {
         "layers": c.layers("decoder_layers"), "hidden": hidden, "heads": c.count("decoder_attention_heads"),
-        "ffn": c.count("decoder_ffn_dim"), "gated": False, "activation": c.get("activation_function"), "biases": ["all"],
+        "ffn": c.count("decoder_ffn_dim"), "gated": False, "activation": c.text("activation_function"), "biases": ["all"],
         "norm": "layernorm", "norm_placement": "post", "embedding_norm": c.flag("layernorm_embedding", True), "final_norm": False,
         "vocab": c.count("vocab_size"), "context": context, "positions": "learned" if learned else "sinusoidal",
         "position_rows": context + 2 if learned else None, "tied_head": c.flag("tie_word_embeddings", True),

@@ -51,14 +51,14 @@ def ernie(c: Config, task: Any) -> Spec:
 
 def distilbert(c: Config, task: Any) -> Spec:
     """DistilBERT (Sanh et al. 2019): no token types and no pooler."""
-    spec = encoder(c, task, ffn=c.count("hidden_dim"), activation=c.get("activation"), token_types=None)
+    spec = encoder(c, task, ffn=c.count("hidden_dim"), activation=c.text("activation"), token_types=None)
     return topped(c, task, spec, pooled=(), dense=("ForSequenceClassification", "ForMultipleChoice"), spare_bias=False)
 
 
 def albert(c: Config, task: Any) -> Spec:
     """ALBERT (Lan et al. 2019): groups of layers that are run again and again, behind a narrow embedding."""
-    narrow, inner = c.count("embedding_size"), c.count("inner_group_num")
-    groups, layers = c.count("num_hidden_groups"), c.layers()
+    narrow, inner = c.count("embedding_size"), c.count("inner_group_num", most=100)
+    groups, layers = c.count("num_hidden_groups", most=10_000), c.layers()
     spec = encoder(c, task, embedding_dim=narrow, layers=layers * inner, distinct_layers=groups * inner)
     head = [*norm("head_norm", narrow)]
     pooled = ("Model", "ForSequenceClassification", "ForMultipleChoice", "ForPreTraining")

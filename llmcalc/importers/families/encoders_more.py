@@ -172,7 +172,7 @@ def modernbert(c: Config, task: Any) -> Spec:
     ]
     bias, own = c.flag("norm_bias"), c.flag("classifier_bias")
     spec = encoder(
-        c, task, activation=c.get("hidden_activation"), gated=True, positions="rotary", norm_placement="pre", norm_bias=bias,
+        c, task, activation=c.text("hidden_activation"), gated=True, positions="rotary", norm_placement="pre", norm_bias=bias,
         biases=biases(attention=c.flag("attention_bias"), ffn=c.flag("mlp_bias")), blocks=blocks, token_types=None,
         head_bias=c.flag("decoder_bias", True), type="decoder" if causal else "encoder",
     )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from llmcalc.importers.config import Config
-from llmcalc.importers.families.heads import LANGUAGE, encoder, linear, norm, purpose, refused, table, topped, unfit
+from llmcalc.importers.families.heads import LANGUAGE, POOLED, encoder, linear, norm, purpose, refused, table, topped, unfit
 from llmcalc.importers.shape import Spec, extra
 
 
@@ -56,11 +56,11 @@ def funnel(c: Config, task: Any) -> Spec:
     use = purpose(task)
     base = "Base" in task.architecture or use in ("ForSequenceClassification", "ForMultipleChoice")
     sizes = c.chosen("block_sizes")
-    if not sizes or any(not 0 < size <= 1000 for size in sizes):
+    if not sizes or any(size < 1 for size in sizes) or sum(sizes) > 5_000:
         raise c.error("block_sizes", "allowed: a list of layers for each block")
     # Layers of a block that runs again share their weights.
     c.get("block_repeats")
-    layers = sum(sizes) + (0 if base else c.count("num_decoder_layers", least=0))
+    layers = sum(sizes) + (0 if base else c.count("num_decoder_layers", least=0, most=5_000))
     spec = encoder(
         c, task, layers=layers, head_dim=c.count("d_head"), ffn=c.count("d_inner"), positions="none",
         biases=["k", "v", "o", "ffn"], type="encoder", token_types=None,
@@ -97,17 +97,10 @@ def squeezebert(c: Config, task: Any) -> Spec:
     own += [*norm("attention_norm", hidden, after=False), *norm("ffn_norm", hidden, after=False)]
     spec = {**spec, "attention": False, "heads": None, "ffn": 0, "extra": own}
     spec["note"] = "forward FLOPs leave out the scores of attention"
-    pooled = (
-        "Model",
-        *LANGUAGE,
-        "ForSequenceClassification",
-        "ForMultipleChoice",
-        "ForTokenClassification",
-        "ForQuestionAnswering",
-    )
     if purpose(task) == "ForPreTraining":
         raise refused(c, task)
-    return topped(c, task, spec, pooled=pooled)
+    # Every class has the pooler.
+    return topped(c, task, spec, pooled=(*LANGUAGE, *POOLED, "ForTokenClassification", "ForQuestionAnswering"))
 
 
 FAMILIES = {"lilt": lilt, "markuplm": markuplm, "funnel": funnel, "squeezebert": squeezebert}

@@ -107,7 +107,10 @@ def xmod(c: Config, task: Any) -> Spec:
     pre = c.flag("pre_norm")
     spec = encoder(c, task, norm_placement="pre" if pre else "post")
     hidden, count = spec["hidden"], len(set(map(str, languages)))
-    narrow = int(hidden // c.number("adapter_reduction_factor"))
+    factor = c.number("adapter_reduction_factor")
+    if not 1 <= factor <= hidden:
+        raise unfit(c, "adapter_reduction_factor", "it must be at least 1 and no more than the width")
+    narrow = int(hidden // factor)
     own = [*linear("adapter_down", narrow, hidden, after=False), *linear("adapter_up", hidden, narrow, after=False)]
     others = [{**each, "name": f"other_{each['name']}", "copies": count - 1, "rows": "none"} for each in own]
     gains = norm("adapter_norm", hidden, after=False) if c.flag("adapter_layer_norm") else []
@@ -128,7 +131,7 @@ def tapas(c: Config, task: Any) -> Spec:
 def approximated(c: Config, task: Any) -> Spec:
     """Nystromformer, YOSO, MRA: BERT whose attention is approximated, some with a convolution over the values."""
     spec = encoder(c, task, note=SPARSE, type="encoder")
-    spec["position_rows"] = spec["context"] + 2
+    spec["position_rows"] = c.count("max_position_embeddings") + 2
     width = c.maybe("conv_kernel_size") if c.model_type == "nystromformer" else c.maybe("conv_window")
     if width:
         spec["extra"] = [extra("conv", spec["heads"], width, part="attention", times=spec["hidden"] // spec["heads"])]
@@ -137,7 +140,7 @@ def approximated(c: Config, task: Any) -> Spec:
 
 def xlnet(c: Config, task: Any) -> Spec:
     """XLNet (Yang et al. 2019): relative positions with weights of their own in each layer, and a memory of hidden states."""
-    spec = encoder(c, task, ffn=c.count("d_inner"), activation=c.get("ff_activation"), positions="none", embedding_norm=False)
+    spec = encoder(c, task, ffn=c.count("d_inner"), activation=c.text("ff_activation"), positions="none", embedding_norm=False)
     hidden, heads = spec["hidden"], spec["heads"]
     if purpose(task) not in ("Model", *LANGUAGE):
         raise refused(c, task)
@@ -208,12 +211,12 @@ def mobilebert(c: Config, task: Any) -> Spec:
         *norm("bottleneck_out_norm", wide, after=False),
         *([extra("v_of_rest", inner, rest, part="attention")] if rest else []),
     ]
-    for index in range(1, c.count("num_feedforward_networks")):
+    for index in range(1, c.count("num_feedforward_networks", most=100)):
         own += linear(f"up{index}", ffn, inner, after=False, part="ffn")
         own += linear(f"down{index}", inner, ffn, after=False, part="ffn")
         own += norm(f"ffn{index}_norm", inner, after=False)
     outside = [
-        table("positions", spec["context"], wide),
+        table("positions", c.count("max_position_embeddings"), wide),
         *([table("token_types", types, wide)] if types else []),
         *linear("embedding_projection", wide, narrow * (3 if c.flag("trigram_input", True) else 1), after=False, part="projection"),
         *norm("embedding_norm", wide, after=False),

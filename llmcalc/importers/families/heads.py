@@ -65,7 +65,7 @@ def encoder(c: Config, task: Any, **more: Any) -> Spec:
         "heads": None if more.get("attention") is False else c.count("num_attention_heads"),
         "ffn": c.count("intermediate_size", more.get("ffn")),
         "gated": False,
-        "activation": c.get("hidden_act"),
+        "activation": c.text("hidden_act"),
         "biases": ["all"],
         "norm": "layernorm",
         "norm_placement": "post",

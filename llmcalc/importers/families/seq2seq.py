@@ -103,7 +103,7 @@ def mixtures(layers: int, step: int, moe: Spec) -> Spec:
 
 def switch_transformers(c: Config, task: Any) -> Spec:
     """Switch Transformers (Fedus et al. 2021): mixtures of which a token uses one expert."""
-    spec = _t5(c, gated=False, activation=c.get("dense_act_fn"))
+    spec = _t5(c, gated=False, activation=c.text("dense_act_fn"))
     moe = {"experts": c.count("num_experts"), "top_k": 1, "ffn": spec["ffn"]}
     stacks = []
     for name, depth in (("encoder", spec["encoder"]["layers"]), ("decoder", spec["layers"])):

@@ -27,7 +27,7 @@ def both(c: Config, **more: Any) -> Spec:
         "heads": c.count("decoder_attention_heads"),
         "ffn": c.count("decoder_ffn_dim"),
         "gated": False,
-        "activation": c.get("activation_function"),
+        "activation": c.text("activation_function"),
         "biases": ["all"],
         "norm": "layernorm",
         "vocab": c.count("vocab_size", more.pop("vocab", None)),

@@ -121,7 +121,7 @@ def prophetnet(c: Config, task: Any) -> Spec:
         "heads": heads,
         "ffn": c.count("decoder_ffn_dim"),
         "gated": False,
-        "activation": c.get("activation_function"),
+        "activation": c.text("activation_function"),
         "biases": ["all"],
         "norm": "layernorm",
         "vocab": c.count("vocab_size"),

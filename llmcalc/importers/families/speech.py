@@ -44,8 +44,8 @@ def speech_to_text(c: Config, task: Any) -> Spec:
     """Speech2Text (Wang et al. 2020): convolutions that halve the length, each with a gated linear unit behind it."""
     hidden, middle, count = c.count("d_model"), c.count("conv_channels"), c.count("num_conv_layers", most=20)
     widths = c.each("conv_kernel_sizes", count, int) or []
-    if len(c.get("conv_kernel_sizes")) != count:
-        raise c.error("conv_kernel_sizes", f"{len(c.get('conv_kernel_sizes'))} sizes for {count} layers")
+    if len(c.get("conv_kernel_sizes", [])) != count or 0 in widths:
+        raise c.error("conv_kernel_sizes", f"found {widths}, allowed: a width for each of {count} layers")
     into, front = c.count("input_feat_per_channel") * c.count("input_channels"), []
     for index, width in enumerate(widths):
         out = middle if index < count - 1 else 2 * hidden
@@ -88,7 +88,7 @@ def moonshine(c: Config, task: Any) -> Spec:
         "head_dim": hidden // heads,
         "ffn": inner,
         "gated": True,
-        "activation": c.get("decoder_hidden_act"),
+        "activation": c.text("decoder_hidden_act"),
         "biases": sides,
         "norm": "layernorm",
         "norm_bias": False,
@@ -98,7 +98,7 @@ def moonshine(c: Config, task: Any) -> Spec:
         "encoder": {
             "layers": c.layers("encoder_num_hidden_layers"),
             "gated": False,
-            "activation": c.get("encoder_hidden_act"),
+            "activation": c.text("encoder_hidden_act"),
             "outside": front,
         },
     }
