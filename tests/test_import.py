@@ -96,8 +96,33 @@ FLOPS_OFF = {
     "gemma3n_text": (0.03, "products of the token's few streams with each other, which no tensor has"),
     "diffllama": (0.1, "values are read at twice their width"),
     "deepseek_v4": (0.1, "attention over the compressed context"),
+    "longt5": (0.7, "attention in blocks, padded"),
+    "longformer": (0.2, "attention in blocks"),
+    "led": (0.2, "attention in blocks"),
+    "pegasus_x": (0.4, "attention in blocks, and global tokens"),
+    "mra": (0.2, "attention in blocks"),
+    "squeezebert": (0.2, "scores of attention"),
+    "funnel": (0.9, "layers over fewer tokens"),
+    "xlnet": (0.02, "scores of relative positions"),
+    "prophetnet": (0.6, "a stream for each token ahead"),
+    "nllb-moe": (0.2, "the class runs every token through all experts"),
+    "switch_transformers": (0.5, "the class runs every token through all experts"),
 }
-CACHE_OTHERWISE = {"falcon": "the class caches grouped keys and values broadcast to all heads"}
+CACHE_OTHERWISE = {
+    "falcon": "the class caches grouped keys and values broadcast to all heads",
+    "openai-gpt": "the class keeps nothing; figures are what keys and values take",
+}
+# Keys whose rows are not compared, and why.
+KEYS_OTHERWISE = {
+    ("deberta", "legacy"): "the class calls a square linear before the logits its output embedding",
+    ("deberta-v2", "legacy"): "the class calls a square linear before the logits its output embedding",
+    ("t5gemma", "hidden_size"): "with two widths, the decoder's table counts as embedding and head here, the encoder's there",
+}
+# Types of which more than a quarter of the rows are refused, and why.
+MOSTLY_REFUSED = {
+    "mobilebert": "the base's embedding is not as wide as its bottleneck, unlike any published",
+    "encoder-decoder": "the base's decoder does not see its encoder",
+}
 
 
 def by_type() -> list[Any]:
@@ -135,6 +160,8 @@ def test_small_configs(model_type: str, of_type: list[dict[str, Any]]) -> None:
         except SpecError:
             refused += 1
             continue
+        if any((model_type, key.rpartition(".")[2]) in KEYS_OTHERWISE for key in row["set"]):
+            continue
         count = params.count(it)
         found = {name: getattr(count, name) for name in FIGURES if row.get(name) is not None}
         if found != {name: row[name] for name in found} and model_type not in OTHERWISE:
@@ -152,7 +179,7 @@ def test_small_configs(model_type: str, of_type: list[dict[str, Any]]) -> None:
                 wrong.append((row["set"], found_bytes))
     assert wrong == []
     # Some values cannot be (three KV heads of four), and some are not followed; most must be counted.
-    assert refused <= len(of_type) // 4
+    assert refused <= len(of_type) // 4 or model_type in MOSTLY_REFUSED
 
 
 def test_every_type_is_read_or_refused() -> None:

@@ -162,8 +162,9 @@ def modernbert(c: Config, task: Any) -> Spec:
     """ModernBERT (Warner et al. 2024): rotary positions, gated FFN, windows in two layers of three, few biases."""
     causal = c.model_type == "modernbert-decoder"
     layers = c.layers()
-    # Both sides of a token for the encoder; the decoder, which looks back alone, sees half of it.
-    window = c.count("local_attention") // (2 if causal else 1)
+    # To one side of a token: all that the decoder sees, and half of what the encoder does.
+    side = c.count("sliding_window", c.count("local_attention") // 2)
+    window = side if causal else 2 * side
     usual = every(layers, c.count("global_attn_every_n_layers", 3), "sliding_attention", "full_attention", 0)
     kinds = layer_types(c, layers, usual)
     blocks = [

@@ -15,7 +15,9 @@ def _two_vocabularies(task: Any, spec: Spec, rows: int, *, tied: bool) -> Spec:
     """The spec with a token table of the decoder's own, of so many rows, which gives the logits where the head is tied."""
     hidden, head = spec["hidden"], task.name in SEQ2SEQ
     use = {"rows": "logit", "times": 1} if tied and head else {"times": 0}
-    outside = [*spec.get("outside", ()), extra("decoder_embedding", rows, hidden, part="embedding", after=True, **use)]
+    # Tied to each other but not to the table that is counted as the embedding, it is the head's matrix.
+    name = "lm_head" if tied and head else "decoder_embedding"
+    outside = [*spec.get("outside", ()), extra(name, rows, hidden, part="embedding", after=True, **use)]
     if head and not tied:
         outside += linear("lm_head", rows, hidden, bias=False, part="lm_head", rows="logit")
     return {**spec, "tied_head": None, "head": False, "outside": outside}

@@ -88,8 +88,11 @@ def t5gemma(c: Config, task: Any) -> Spec:
         # Said kind by kind, so that the encoder does not have the decoder's.
         kinds = {letter: {"biases": second["biases"] or None, "windowed": letter == "S"} for letter in set(second["pattern"])}
         second = {**second, "biases": [], "kinds": {letter: trimmed(kind) for letter, kind in sorted(kinds.items())}}
-    spec = {**second, "type": "encoder-decoder", "encoder": encoder, "tied_head": c.flag("tie_word_embeddings", True)}
-    return finished(c, task, spec)
+    tied = c.flag("tie_word_embeddings", True)
+    if tied and task.name in SEQ2SEQ and first["hidden"] == second["hidden"] and first["vocab"] == second["vocab"]:
+        # The head is the decoder's table and not the encoder's, which counts as the embedding.
+        tied, encoder["outside"] = False, []
+    return finished(c, task, {**second, "type": "encoder-decoder", "encoder": encoder, "tied_head": tied})
 
 
 FAMILIES = {"encoder-decoder": encoder_decoder, "t5gemma": t5gemma}
