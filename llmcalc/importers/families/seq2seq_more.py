@@ -11,7 +11,7 @@ from llmcalc.importers.families.seq2seq_bart import POST, PRE, both, classes
 from llmcalc.importers.shape import Spec, extra
 
 
-def _two_vocabularies(task: Any, spec: Spec, rows: int, *, tied: bool) -> Spec:
+def two_vocabularies(task: Any, spec: Spec, rows: int, *, tied: bool) -> Spec:
     """The spec with a token table of the decoder's own, of so many rows, which gives the logits where the head is tied."""
     hidden, head = spec["hidden"], task.name in SEQ2SEQ
     use = {"rows": "logit", "times": 1} if tied and head else {"times": 0}
@@ -32,7 +32,7 @@ def marian(c: Config, task: Any) -> Spec:
         return classes(c, task, {**spec, "vocab": rows})
     if shared:
         return finished(c, task, apart(spec))
-    return {**finished(c, task, spec), **_two_vocabularies(task, spec, rows, tied=spec["tied_head"])}
+    return {**finished(c, task, spec), **two_vocabularies(task, spec, rows, tied=spec["tied_head"])}
 
 
 def fsmt(c: Config, task: Any) -> Spec:
@@ -46,7 +46,7 @@ def fsmt(c: Config, task: Any) -> Spec:
     if tied:
         # The bare model has an output projection too.
         return {**spec, "head": True, "tied_head": True}
-    spec = _two_vocabularies(task, spec, target, tied=False)
+    spec = two_vocabularies(task, spec, target, tied=False)
     if task.name not in SEQ2SEQ:
         spec["outside"] += linear("lm_head", target, spec["hidden"], bias=False, part="lm_head", rows="logit")
     return spec

@@ -8,6 +8,7 @@ from llmcalc.importers.config import Config
 from llmcalc.importers.families import encoders, encoders_rotary
 from llmcalc.importers.families.heads import linear, norm, refused, table
 from llmcalc.importers.families.seq2seq import SEQ2SEQ, finished
+from llmcalc.importers.families.seq2seq_more import two_vocabularies
 from llmcalc.importers.shape import Spec, biases, decoder, every, layer_types, trimmed
 
 JOINED = {name: {**encoders.FAMILIES, **encoders_rotary.FAMILIES}[name] for name in (
@@ -89,10 +90,13 @@ def t5gemma(c: Config, task: Any) -> Spec:
         kinds = {letter: {"biases": second["biases"] or None, "windowed": letter == "S"} for letter in set(second["pattern"])}
         second = {**second, "biases": [], "kinds": {letter: trimmed(kind) for letter, kind in sorted(kinds.items())}}
     tied = c.flag("tie_word_embeddings", True)
-    if tied and task.name in SEQ2SEQ and first["hidden"] == second["hidden"] and first["vocab"] == second["vocab"]:
-        # The head is the decoder's table and not the encoder's, which counts as the embedding.
-        tied, encoder["outside"] = False, []
-    return finished(c, task, {**second, "type": "encoder-decoder", "encoder": encoder, "tied_head": tied})
+    both = {**second, "type": "encoder-decoder", "encoder": encoder, "tied_head": tied}
+    if first["hidden"] != second["hidden"]:
+        return finished(c, task, both)
+    # The encoder's table counts as the embedding.
+    encoder["outside"] = []
+    spec = finished(c, task, {**both, "vocab": first["vocab"]})
+    return {**spec, **two_vocabularies(task, spec, second["vocab"], tied=tied)}
 
 
 FAMILIES = {"encoder-decoder": encoder_decoder, "t5gemma": t5gemma}
