@@ -21,7 +21,7 @@ from tests.conftest import Run
 from tests.oracle.results import FLOPS_TOKENS, rows
 
 DATA = Path(__file__).parent / "data"
-PUBLISHED = [json.loads(line) for line in (DATA / "configs.jsonl").read_text(encoding="utf-8").splitlines()]
+PUBLISHED = [json.loads(line) for line in (DATA / "models.jsonl").read_text(encoding="utf-8").splitlines()]
 FIGURES = ("total", "embedding", "lm_head", "active", "router_buffers")
 
 
