@@ -35,8 +35,8 @@ def vit(c: Config, **more: Any) -> Spec:
         "activation": c.text("hidden_act", "gelu"),
         "norm": "layernorm",
         "biases": ["all"],
-        "image": side(c, "image_size"),
-        "patch": side(c, "patch_size"),
+        "image": None if "image" in more else side(c, "image_size") or c.count("image_size"),
+        "patch": side(c, "patch_size") or c.count("patch_size"),
         "channels": c.count("num_channels", 3),
         "projector": "none",
     }

@@ -146,10 +146,12 @@ def step(c: Config, _: Any) -> Spec:
     slide = {"window": c.maybe("sliding_window"), "heads": c.count("num_sliding_attention_heads", older)}
     kinds = layer_types(c, depth, ["full_attention"] * depth)
     mixers = by_type(kinds, {"full_attention": {"window": None, "heads": heads}, "sliding_attention": slide}, c)
-    said = c.get("moe_layers_enum")
-    if isinstance(said, str):
-        said = [int(item) for item in said.split(",") if item.strip().isdigit()]
-    sparse = set(range(3, depth)) if said is None else set(said)
+    said: list[int] = []
+    if isinstance(c.get("moe_layers_enum"), str):
+        said = [int(item) for item in c.text("moe_layers_enum").split(",") if item.strip().isdigit()]
+    elif c.says("moe_layers_enum"):
+        said = c.chosen("moe_layers_enum")
+    sparse = set(said) if c.says("moe_layers_enum") else set(range(3, depth))
     usual = ["sparse" if index in sparse else "dense" for index in range(depth)]
     moe = {
         "experts": c.count("n_routed_experts"), "top_k": c.count("num_experts_per_tok"), "ffn": c.count("moe_intermediate_size"),
