@@ -96,10 +96,22 @@ FLOPS_OFF = {
     "llama4_text": (0.5, "the class runs every token through all experts"),
     "llama4": (0.5, "the class runs every token through all experts"),
     "gemma3n_text": (0.03, "products of the token's few streams with each other, which no tensor has"),
-    "diffllama": (0.1, "values are read at twice their width"),
     "deepseek_v4": (0.1, "attention over the compressed context"),
+    **dict.fromkeys(
+        ("mamba2", "bamba", "falcon_h1", "granitemoehybrid", "nemotron_h", "zamba2"),
+        (0.01, "the class sums over all pairs of chunks at once, where kernels hand the state on"),
+    ),
+    **dict.fromkeys(
+        ("mamba", "falcon_mamba", "zamba", "lfm3", "inkling_text", "inkling2_text"),
+        (0.0015, "convolutions also run over the padding, and the outputs are cut off"),
+    ),
+    "xlstm": (0.0016, "a sequence shorter than a chunk is computed token by token"),
 }
+ACTIVE_OTHERWISE = {"doge": "the oracle knows no experts that are rows of an embedding"}
+# The class does not say which of its matrices is the head.
+HEADLESS = {"nemotron_h_omni"}
 CACHE_OTHERWISE = {
+    "minimax": "the class keeps the state of lightning attention in the model's dtype; what is published keeps it in fp32",
     "falcon": "the class caches grouped keys and values broadcast to all heads",
     "mllama": "asked without an image; what its layers would keep of one is told apart",
     "stablelm": "a head of which one dim would be rotated comes out one dim wider",
@@ -134,7 +146,8 @@ def test_small_configs(model_type: str, of_type: list[dict[str, Any]]) -> None:
         with pytest.raises(UnknownArchitecture, match=model_type):
             imported(of_type[0]["config"])
         return
-    wrong, refused = [], 0
+    wrong: list[tuple[Any, Any]] = []
+    refused = 0
     for row in of_type:
         try:
             it = blueprint(row["config"])
@@ -142,11 +155,14 @@ def test_small_configs(model_type: str, of_type: list[dict[str, Any]]) -> None:
             refused += 1
             continue
         count = params.count(it)
-        found = {name: getattr(count, name) for name in FIGURES if row.get(name) is not None}
+        known = [name for name in FIGURES if name != "active" or model_type not in ACTIVE_OTHERWISE]
+        found = {name: getattr(count, name) for name in known if row.get(name) is not None}
         if found != {name: row[name] for name in found} and model_type not in OTHERWISE:
             wrong.append((row["set"], found))
         if row.get("flops") and not row["set"] and model_type not in OTHERWISE:
-            off = FLOPS_OFF.get(model_type, (1e-3, ""))[0]
+            # A recurrence over few tokens is mostly padding, which the class computes too.
+            usual = (0.05, "") if any(cache.kind == "state" for cache in it.caches) else (1e-3, "")
+            off = FLOPS_OFF.get(model_type, usual)[0]
             work = flops.count(it, FLOPS_TOKENS, mask="full", encoder_context=FLOPS_TOKENS).forward
             assert work == pytest.approx(row["flops"], rel=off)
         if row.get("cache") is None or it.unknown_cache or model_type in OTHERWISE | CACHE_OTHERWISE:
@@ -177,6 +193,7 @@ BAD: list[tuple[str, Any, str]] = [
     ("not a mapping", [1], "a config is a JSON object"),
     ("no model_type", {}, "model_type: missing"),
     ("an unknown type", {"model_type": "lama"}, "does not know the architecture 'lama'; nearest: llama"),
+    ("a type that is refused", {"model_type": "blt"}, "'blt' is not read: bytes go through an encoder, a patcher"),
     ("an unknown class", {"model_type": "llama", "architectures": ["LlamaForNothing"]}, "LlamaForNothing"),
     ("a number as text", {"model_type": "llama", "hidden_size": "4096"}, "hidden_size: found '4096', allowed: a whole number"),
     ("a negative number", {"model_type": "llama", "num_hidden_layers": -2}, "num_hidden_layers: found -2"),

@@ -98,10 +98,12 @@ class _Layers:
         layer, at = self.layer, self.at
         for tensor in layer.further:
             self.draft.further(at, tensor)
-        for kind, width, per in (("cross", layer.image_cache, "encoder_token"), ("index", layer.index_cache, "token")):
-            if width:
-                kept = Dim(width, str(width), names={})
-                self.draft.caches.append(Cache(f"{at.prefix}.{kind}", kind, at.stack, kept, at.run, at.depth, ONE, per=per))
+        for state in layer.states:
+            self.draft.state(at, state.name, tuple(Dim(size, str(size), names={}) for size in state.shape), state.dtype)
+        if layer.image_cache:
+            kept = Dim(layer.image_cache, str(layer.image_cache), names={})
+            cache = Cache(f"{at.prefix}.image", "cross", at.stack, kept, at.run, at.depth, ONE, per="encoder_token")
+            self.draft.caches.append(cache)
         if layer.shared_blocks:
             self.shared()
             return

@@ -97,9 +97,13 @@ def _family(c: Config) -> families.Family:
     found = families.find(c.model_type)
     if found is not None:
         return found
+    how = "write a spec of it (docs/spec-format.md), or give a checkpoint's files for the bare counts"
+    if c.model_type in families.REFUSED:
+        raise UnknownArchitecture(
+            f"{c.source.name}: model_type: {c.model_type!r} is not read: {families.REFUSED[c.model_type]}; {how}"
+        )
     near = get_close_matches(c.model_type, families.known(), n=3)
     hint = f"; nearest: {', '.join(near)}" if near else ""
-    how = "write a spec of it (docs/spec-format.md), or give a checkpoint's files for the bare counts"
     raise UnknownArchitecture(
         f"{c.source.name}: model_type: {c.model_type!r} is an architecture that llmcalc does not know{hint}; {how}"
     )
@@ -135,7 +139,7 @@ def from_config(data: Any, source: Source, *, hub: str | None = None) -> Importe
     """
     if not isinstance(data, Mapping):
         raise source.error("", "a config is a JSON object")
-    model_type = data.get("model_type")
+    model_type = data.get("model_type", families.unnamed(data))
     if not isinstance(model_type, str) or not model_type:
         raise source.error("model_type", "missing; it names the architecture")
     c = Config(data, families.RENAMED.get(model_type, model_type), source)

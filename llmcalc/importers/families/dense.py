@@ -173,10 +173,8 @@ def bitnet(c: Config, _: Any) -> Spec:
 
 
 def diffllama(c: Config, _: Any) -> Spec:
-    """DiffLlama: four vectors of lambdas per layer; values are read twice as wide, which costs FLOPs and no parameters."""
-    spec = decoder(c, biases=biases(attention=c.flag("attention_bias")))
-    dim = spec["head_dim"] or spec["hidden"] // spec["heads"]
-    return {**spec, "extra": [extra(name, dim, part="attention") for name in ("lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2")]}
+    """DiffLlama: two softmaxes, subtracted."""
+    return decoder(c, differential=True, biases=biases(attention=c.flag("attention_bias")))
 
 
 def internlm3(c: Config, _: Any) -> Spec:

@@ -22,7 +22,7 @@ def latent(c: Config) -> Spec:
     )
 
 
-def _decoder(c: Config, **more: Any) -> Spec:
+def latent_decoder(c: Config, **more: Any) -> Spec:
     """A decoder with latents. The switch for biases means the compressed queries' and keys', and the output."""
     compressed = c.maybe("q_lora_rank") is not None
     bias = c.flag("attention_bias")
@@ -38,18 +38,18 @@ def _after_dense(c: Config, **more: Any) -> Spec | None:
 def deepseek_v2(c: Config, _: Any) -> Spec:
     """DeepSeek-V2: dense layers first, no correction bias; plain queries may have a bias too."""
     bias = c.flag("attention_bias")
-    spec = _decoder(c, moe=_after_dense(c, correction_bias=None))
+    spec = latent_decoder(c, moe=_after_dense(c, correction_bias=None))
     return {**spec, "biases": biases(q=bias and c.maybe("q_lora_rank") is not None, k=bias, o=bias, ffn=c.flag("mlp_bias"))}
 
 
 def deepseek_v3(c: Config, _: Any) -> Spec:
     """DeepSeek-V3, R1, Kimi K2: a correction bias in the router."""
-    return _decoder(c, moe=_after_dense(c))
+    return latent_decoder(c, moe=_after_dense(c))
 
 
 def listed(c: Config, _: Any) -> Spec:
     """GLM-4.7-Flash: the same with the kind of FFN listed by layer, the first one dense."""
-    spec = _decoder(c)
+    spec = latent_decoder(c)
     usual = [index >= c.count("first_k_dense_replace", 1, least=0) for index in range(spec["layers"])]
     return {**spec, "blocks": sparse_layers(c, usual, routed(c))}
 
@@ -81,7 +81,7 @@ def shared_index(c: Config, task: Any) -> Spec:
 
 def minicpm3(c: Config, _: Any) -> Spec:
     """MiniCPM3: latents with dense FFNs."""
-    spec = _decoder(c)
+    spec = latent_decoder(c)
     return {**spec, "biases": [*spec["biases"], *biases(ffn=c.flag("mlp_bias"))]}
 
 

@@ -24,6 +24,11 @@ def sparse_layers(c: Config, usual: list[bool], moe: Spec, key: str = "mlp_layer
     return [{"moe": moe} if at else {} for at in sparse]
 
 
+def after(layers: int, first: int) -> list[bool]:
+    """Mixtures in all layers but the first ones."""
+    return [index >= first for index in range(layers)]
+
+
 def both(*lists: list[Spec]) -> list[Spec]:
     """Layers that are said in several respects."""
     return [{key: value for part in parts for key, value in part.items()} for parts in zip(*lists, strict=True)]

@@ -15,7 +15,6 @@ SAME = {
     "qwen2_vl_text": "qwen2", "qwen2_5_vl_text": "qwen2", "qwen2_5_omni_text": "qwen2", "qwen3_vl_text": "qwen3",
     "glm4v_moe_text": "glm4_moe", "granite4_vision_text": "granite",
     "paddleocr_vl_text": "ernie4_5", "hunyuan_vl_text": "hunyuan_v1_dense",
-    "mistral4": "deepseek_v2",
 }  # fmt: skip
 
 
@@ -32,13 +31,6 @@ def omni3(c: Config, task: Any) -> Spec:
     spec = qwen3_moe(c, task)
     window = c.maybe("sliding_window")
     return {**spec, "blocks": [{**block, "window": window} for block in spec.get("blocks") or [{}] * spec["layers"]]}
-
-
-def hyperclovax(c: Config, _: Any) -> Spec:
-    """HyperCLOVA X: Llama with norms behind each sub-layer too, unless switched off."""
-    attention_bias, feed = c.flag("attention_bias"), c.flag("mlp_bias")
-    placement = "sandwich" if c.flag("use_post_norm", True) else None
-    return decoder(c, biases=biases(attention=attention_bias, ffn=feed), norm_placement=placement)
 
 
 def glm4v(c: Config, _: Any) -> Spec:
@@ -109,63 +101,6 @@ def ernie(c: Config, _: Any) -> Spec:
     return decoder(c, ffn=None, biases=biases(attention=bias, ffn=bias), blocks=blocks)
 
 
-def minimax(c: Config, _: Any) -> Spec:
-    """MiniMax M3's: some layers attend to blocks of tokens that an index of small heads picks."""
-    depth, hidden = c.layers(), c.count("hidden_size")
-    older = c.sub("sparse_attention_config")
-    dim, heads = (
-        older.count("sparse_index_dim", c.count("index_head_dim")),
-        older.count("sparse_num_index_heads", c.count("index_n_heads")),
-    )
-    index = [
-        extra("index_q", heads * dim, hidden, part="attention"),
-        extra("index_k", dim, hidden, part="attention"),
-        extra("index_q_norm", dim, part="norm"),
-        extra("index_k_norm", dim, part="norm"),
-    ]
-    moe = {
-        "experts": c.count("num_local_experts"), "top_k": c.count("num_experts_per_tok"), "ffn": c.count("intermediate_size"),
-        "shared": 1, "shared_ffn": c.count("shared_intermediate_size"), "correction_bias": "buffer",
-    }  # fmt: skip
-    sparse, mixed = older.each("sparse_attention_freq", depth, int), c.each("moe_layer_freq", depth, int)
-    usual = ["minimax_m3_sparse" if each else "full_attention" for each in sparse or [0] * depth]
-    mixers = by_type(
-        layer_types(c, depth, usual), {"full_attention": {}, "minimax_m3_sparse": {"extra": index, "index_cache": dim}}, c
-    )
-    usual = ["sparse" if each else "dense" for each in mixed or [1] * depth]
-    feeds: dict[str, Spec] = {"dense": {"ffn": c.count("dense_intermediate_size")}, "sparse": {"moe": moe}}
-    feed = by_type(layer_types(c, depth, usual, "mlp_layer_types"), feeds, c, "mlp_layer_types")
-    blocks = [{**one, **other} for one, other in zip(mixers, feed, strict=True)]
-    return decoder(c, ffn=None, qk_norm="head", blocks=blocks)
-
-
-def step(c: Config, _: Any) -> Spec:
-    """Step 3.5's: windowed layers may have heads of their own number, each head's output a gate; mixtures behind dense ones."""
-    depth, heads = c.layers(), c.count("num_attention_heads")
-    older = c.sub("attention_other_setting").count("num_attention_heads", heads)
-    slide = {"window": c.maybe("sliding_window"), "heads": c.count("num_sliding_attention_heads", older)}
-    kinds = layer_types(c, depth, ["full_attention"] * depth)
-    mixers = by_type(kinds, {"full_attention": {"window": None, "heads": heads}, "sliding_attention": slide}, c)
-    said: list[int] = []
-    if isinstance(c.get("moe_layers_enum"), str):
-        said = [int(item) for item in c.text("moe_layers_enum").split(",") if item.strip().isdigit()]
-    elif c.says("moe_layers_enum"):
-        said = c.chosen("moe_layers_enum")
-    sparse = set(said) if c.says("moe_layers_enum") else set(range(3, depth))
-    usual = ["sparse" if index in sparse else "dense" for index in range(depth)]
-    moe = {
-        "experts": c.count("n_routed_experts"), "top_k": c.count("num_experts_per_tok"), "ffn": c.count("moe_intermediate_size"),
-        "shared": 1, "shared_ffn": c.count("share_expert_dim"), "correction_bias": "buffer",
-    }  # fmt: skip
-    feeds: dict[str, Spec] = {"dense": {"ffn": c.count("intermediate_size")}, "sparse": {"moe": moe}}
-    feed = by_type(layer_types(c, depth, usual, "mlp_layer_types"), feeds, c, "mlp_layer_types")
-    return decoder(
-        c, heads=None, ffn=None, qk_norm="head", output_gate="head" if c.get("gating", True) in (True, "per-head") else "full",
-        biases=biases(attention=c.flag("attention_bias"), ffn=c.flag("mlp_bias")),
-        blocks=[{**one, **other} for one, other in zip(mixers, feed, strict=True)],
-    )  # fmt: skip
-
-
 def emu3(c: Config, _: Any) -> Spec:
     """Emu 3's: Llama."""
     return decoder(c, biases=biases(attention=c.flag("attention_bias"), ffn=c.flag("mlp_bias")))
@@ -174,14 +109,11 @@ def emu3(c: Config, _: Any) -> Spec:
 FAMILIES = {
     **dict.fromkeys(SAME, same),
     "qwen3_omni_moe_text": omni3,
-    "hyperclovax": hyperclovax,
     "glm4v_text": glm4v,
     "glm_ocr_text": glm4v,
     "mllama_text_model": mllama,
     "aria_text": aria,
     "molmo2_text": molmo2,
     "emu3_text_model": emu3,
-    "step3p5": step,
     "ernie4_5_vl_moe_text": ernie,
-    "minimax_m3_vl_text": minimax,
 }
