@@ -925,7 +925,7 @@ def encoder(data: dict[str, Any]) -> Fields | None:
 
 
 def patch(data: dict[str, Any]) -> Fields | None:
-    if "vision" not in data:
+    if "image" not in data.get("vision", {}):
         return None
     data["vision"]["patch"] = data["vision"]["image"] + 1
     return any_of("vision.patch")
