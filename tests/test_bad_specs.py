@@ -196,6 +196,7 @@ MODELS = [
     Bad("no heads, after a comment", "# mine\n\n" + model(heads=None), "3:1", "heads", "missing"),
     Bad("no FFN", model(ffn=None), "1:1", "ffn", "missing"),
     Bad("no experts", model(moe="{top_k: 2, ffn: 64}"), "8:1", "moe.experts", "missing"),
+    Bad("a pool of tokens", model(index="{heads: 2, dim: 8, top_k: 4, pool: 2}"), "8:37", "index.pool", "has no meaning"),
     Bad("no rank", model(mla="{nope_dim: 8, rope_dim: 8, v_dim: 8}"), "8:1", "mla.kv_rank", "missing"),
     Bad("several mistakes", model(layers="0", vocab="1e6", zzz="1"), "3:1", "layers", "(and 2 more)"),
     Bad("KV heads that do not divide heads", model(kv_heads="3"), "8:1", "kv_heads", "3 KV heads do not divide 8 heads"),
@@ -586,7 +587,7 @@ MOE = {
     "first_dense": "count0", "every": "count", "correction_bias": "word buffer parameter", "dense": "count", "latent": "count",
     "gated": "flag", "idle": "count0",
 }  # fmt: skip
-MLA = {"kv_rank": "count!", "q_rank": "count", "nope_dim": "count!", "rope_dim": "count!", "v_dim": "count!"}
+MLA = {"kv_rank": "count!", "q_rank": "count", "nope_dim": "count!", "rope_dim": "count0!", "v_dim": "count!"}
 MIXER_TYPES = "mamba mamba2 gated-delta kimi-delta rg-lru rwkv lightning short-conv mlstm"
 RECURRENT = {
     "type": f"word! {MIXER_TYPES}", "width": "count", "heads": "count", "head_dim": "count", "key_heads": "count",
@@ -612,7 +613,7 @@ BLOCK = {
     "output_gate": "word none full head", "values_are_keys": "flag", "reuses_kv": "word none cache projections",
     "attention_experts": "count", "differential": "flag",
     "mla": "record mla", "moe": "record moe", "recurrent": "record recurrent", "index": "record index",
-    "shared_blocks": "count", "extra": "records extra",
+    "shared_blocks": "count", "extra": "records extra", "states": "records state",
 }  # fmt: skip
 STACK = {
     **BLOCK, "layers": "layers!", "pattern": "text", "kinds": "kinds", "hidden": "count", "final_norm": "flag",
@@ -622,8 +623,9 @@ RECORD_FIELDS: dict[str, dict[str, str]] = {
     "moe": MOE,
     "mla": MLA,
     "recurrent": RECURRENT,
-    "index": {"heads": "count!", "dim": "count!", "top_k": "count!", "block": "count"},
+    "index": {"heads": "count!", "dim": "count!", "top_k": "count!", "type": "word tokens pools blocks", "pool": "count"},
     "extra": EXTRA,
+    "state": {"name": "text!", "shape": "shape!", "dtype": "word fp32 bf16 fp16"},
     "kind": {**BLOCK, "windowed": "flag"},
     "encoder": STACK,
     "vision": {

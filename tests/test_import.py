@@ -95,9 +95,19 @@ FLOPS_OFF = {
     "llama4_text": (0.5, "the class runs every token through all experts"),
     "gemma3n_text": (0.03, "products of the token's few streams with each other, which no tensor has"),
     "deepseek_v4": (0.1, "attention over the compressed context"),
+    **dict.fromkeys(
+        ("mamba2", "bamba", "falcon_h1", "granitemoehybrid", "nemotron_h", "zamba2"),
+        (0.01, "the class sums over all pairs of chunks at once, where kernels hand the state on"),
+    ),
+    **dict.fromkeys(
+        ("mamba", "falcon_mamba", "zamba", "lfm3", "inkling_text", "inkling2_text"),
+        (0.0015, "convolutions also run over the padding, and the outputs are cut off"),
+    ),
+    "xlstm": (0.0016, "a sequence shorter than a chunk is computed token by token"),
 }
 ACTIVE_OTHERWISE = {"doge": "the oracle knows no experts that are rows of an embedding"}
 CACHE_OTHERWISE = {
+    "minimax": "the class keeps states in the dtype of its weights; they are exact in fp32, and counted so",
     "falcon": "the class caches grouped keys and values broadcast to all heads",
     "stablelm": "a head of which one dim would be rotated comes out one dim wider",
 }

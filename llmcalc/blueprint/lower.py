@@ -98,6 +98,8 @@ class _Layers:
         layer, at = self.layer, self.at
         for tensor in layer.further:
             self.draft.further(at, tensor)
+        for state in layer.states:
+            self.draft.state(at, state.name, tuple(Dim(size, str(size), names={}) for size in state.shape), state.dtype)
         if layer.shared_blocks:
             self.shared()
             return

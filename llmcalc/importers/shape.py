@@ -39,7 +39,7 @@ def decoder(c: Config, **more: Any) -> Spec:
         "ffn": c.count("intermediate_size", 0),
         "vocab": c.count("vocab_size"),
         "context": c.maybe("max_position_embeddings"),
-        "activation": c.get("hidden_act") or c.get("hidden_activation"),
+        "activation": c.text("hidden_act") or c.text("hidden_activation") or None,
         "tied_head": c.flag("tie_word_embeddings", True),
     }
     return {**spec, **more}

@@ -60,8 +60,8 @@ class Mla(Record):
     """Latent dim of the queries; queries are not compressed unless said."""
     nope_dim: Count
     """Dim of a query or key head without position."""
-    rope_dim: Count
-    """Dim of the rotary part, one key for all heads."""
+    rope_dim: CountOrZero
+    """Dim of the rotary part, one key for all heads; 0 without positions."""
     v_dim: Count
     """Dim of a value head."""
 
@@ -89,7 +89,7 @@ class Recurrent(Record):
     groups: Count | None = None
     """Groups of heads that share B and C (mamba2); 1 unless said."""
     rank: Count | None = None
-    """Rank of the step size (mamba) or of the gates (kimi-delta)."""
+    """Rank of the step size (mamba) or of the gates (kimi-delta, full unless said)."""
     conv: Count | None = None
     """Width of the causal convolution, tokens; none unless said."""
     conv_bias: bool | None = None
@@ -113,8 +113,11 @@ class Index(Record):
     """Dim of an index head; the cache holds one key of it per token."""
     top_k: Count
     """Tokens that a query attends to."""
-    block: Count | None = None
-    """Tokens are chosen by blocks of so many (MiniMax-M3): the best score decides, no weights per head; one by one unless said."""
+    type: Literal["tokens", "pools", "blocks"] | None = None
+    """What is scored: tokens (unless said); pools of tokens by a learned average (GLM-5.3); blocks, without weights for the heads,
+    by their mean (Qwen 4) or, where no pool is said, by the best of their tokens (MiniMax-M3)."""
+    pool: Count | None = None
+    """Tokens of a pool or block; 1 unless said."""
 
 
 class Extra(Record):
@@ -143,6 +146,19 @@ class Extra(Record):
     """A buffer, which counts as no parameter."""
     after: bool | None = None
     """Outside of layers: it stands after them (the last pipeline stage)."""
+
+
+class State(Record):
+    """What a sequence keeps in each layer, whatever its length, beside what the other fields imply."""
+
+    __pydantic_config__ = STRICT
+
+    name: Text
+    """What figures call it."""
+    shape: Annotated[list[Count], NotEmpty()]
+    """Its dims, for one sequence."""
+    dtype: Literal["fp32", "bf16", "fp16"] | None = None
+    """Kept in this; in the cache's dtype unless said."""
 
 
 class Block(Record):
@@ -214,9 +230,11 @@ class Block(Record):
     side (Zamba); the recurrent mixer stays each layer's own."""
     extra: list[Extra] | None = None
     """Further tensors of each layer."""
+    states: list[State] | None = None
+    """Further states of fixed size: inputs that small convolutions beside the attention remember (Zaya, Inkling)."""
 
 
-BLOCK_RECORDS = {"mla": Mla, "moe": Moe, "recurrent": Recurrent, "index": Index, "extra": Extra}
+BLOCK_RECORDS = {"mla": Mla, "moe": Moe, "recurrent": Recurrent, "index": Index, "extra": Extra, "states": State}
 
 
 class Kind(Block):

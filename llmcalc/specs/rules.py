@@ -18,7 +18,7 @@ MIXERS = {
     "mamba": ("state", "rank", "conv"),
     "mamba2": ("state", "heads", "conv"),
     "gated-delta": ("heads", "head_dim", "key_dim", "conv"),
-    "kimi-delta": ("heads", "head_dim", "rank", "conv"),
+    "kimi-delta": ("heads", "head_dim", "conv"),
     "rg-lru": ("heads", "conv"),
     "rwkv": (),
     "lightning": ("heads", "head_dim"),
@@ -157,6 +157,8 @@ def _attention(block: Block, hidden: int, at: Path) -> Iterator[Finding]:
     used = heads // (block.kv_heads or heads)
     if block.attention_experts is not None and used > block.attention_experts:
         yield (*at, "attention_experts"), f"{heads} heads of {block.kv_heads} KV heads use {used} experts"
+    if block.index is not None and block.index.pool is not None and block.index.type in (None, "tokens"):
+        yield (*at, "index", "pool"), "has no meaning where tokens are scored one by one (type: pools, blocks)"
     if block.chunked and block.window is None:
         yield (*at, "chunked"), "says how a window moves, but no window is given"
 

@@ -50,6 +50,13 @@ MODULES = {
     "bailing_moe_v2 arctic grok-1",
     "remote_more": "jais btlm codeshell phi-msft mixformer-sequential phi3small plamo openelm nemotron-nas deci RefinedWeb "
     "RefinedWebModel minimax_text_01 minimax_m1 mamba_ssm",
+    "recurrent": "mamba falcon_mamba mamba2 rwkv xlstm",
+    "hybrid": "jamba bamba falcon_h1 nemotron_h zamba zamba2",
+    "hybrid_granite": "granitemoehybrid granitemoeshared granite_swa granitemoe_swa",
+    "hybrid_linear": "qwen3_next qwen3_5_text qwen3_5_moe_text lfm2 lfm2_moe lfm3 recurrent_gemma minimax kimi_linear "
+    "bailing_hybrid olmo_hybrid",
+    "hybrid_sparse": "glm5_next_text qwen4_exp_text",
+    "hybrid_conv": "zaya inkling_text inkling2_text hrm_text",
 }
 
 

@@ -131,12 +131,13 @@ def minimax_m3(c: Config, _: Any) -> Spec:
     def index_count(key: str, legacy: str) -> int:
         return older.count(legacy) if older.says(legacy) else c.count(key)
 
+    # A block is as good as the best of its tokens: all are scored, and top_k counts those of the blocks that are chosen.
     block = index_count("index_block_size", "sparse_block_size")
     index = {
         "heads": index_count("index_n_heads", "sparse_num_index_heads"),
         "dim": index_count("index_head_dim", "sparse_index_dim"),
         "top_k": block * index_count("index_topk_blocks", "sparse_topk_blocks"),
-        "block": block,
+        "type": "blocks",
     }
     flags = older.each("sparse_attention_freq", layers, int)
     usual = ["minimax_m3_sparse" if flag else "full_attention" for flag in flags or [0] * layers]
