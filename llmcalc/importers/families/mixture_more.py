@@ -12,7 +12,7 @@ from llmcalc.importers.shape import Spec, biases, by_type, decoder, every, extra
 
 def gate_of(c: Config) -> str:
     """An attention gate of one number per head, or over all of the output."""
-    return "head" if c.get("gating") in (True, "per-head") else "full"
+    return "head" if c.get("gating", True) in (True, "per-head") else "full"
 
 
 def laguna(c: Config, _: Any) -> Spec:

@@ -165,14 +165,15 @@ def minimax_01(c: Config, task: Any) -> Spec:
     shared = c.get("shared_intermediate_size", 0)
     if shared not in (0, [0]):
         raise c.error("shared_intermediate_size", f"found {shared!r}: shared experts are not read here; write a spec")
-    for key in ("postnorm", "shared_moe_mode"):
-        c.get(key)
+    c.asked |= {"postnorm", "shared_moe_mode", "rotary_dim"}
+    c.asked |= {f"layernorm_{part}_{name}" for part in ("full_attention", "linear_attention", "mlp") for name in ("alpha", "beta")}
     return read_as(c, "minimax", task, layer_types=["full_attention" if kind else "linear_attention" for kind in kinds])
 
 
 def mamba_ssm(c: Config, task: Any) -> Spec:
     """Mamba and Mamba-2 as state-spaces published them; the vocabulary is padded, and the head tied."""
     inside = c.sub("ssm_cfg")
+    c.asked |= {"attn_cfg", "fused_add_norm", "residual_in_fp32"}
     if c.get("attn_layer_idx") or c.count("d_intermediate", 0, least=0):
         raise c.error("attn_layer_idx", "Mamba with attention or FFN layers is not read here; write a spec")
     if not c.flag("rms_norm", True):
