@@ -237,8 +237,10 @@ MODELS = [
     Bad("tied head without a head", model(head="false", tied_head="true"), "9:1", "tied_head", "no head (say head: true)"),
     Bad("tied head of an encoder", model(type="encoder", tied_head="true"), "9:1", "tied_head", "no head (say head: true)"),
     Bad("pooler of a decoder", model(pooler="true"), "8:1", "pooler", "an encoder's"),
-    Bad("patches that do not divide the image", vision(patch="15"),
-        "8:64", "vision.patch", "15 does not divide the image side 224"),
+    Bad("patches larger than the image", vision(patch="225"), "8:64", "vision.patch", "225 is more than the image side 224"),
+    Bad("image tokens without an image", model(
+        vision="{layers: 2, hidden: 32, heads: 4, ffn: 64, patch: 14, position_rows: 0, tokens: 4}"
+    ), "8:81", "vision.tokens", "without image"),
     Bad("heads of the tower", vision(heads="5"), "8:33", "vision.heads", "5 heads do not divide hidden 32"),
     Bad("tower without an image", model(vision="{layers: 2, hidden: 32, heads: 4, ffn: 64, patch: 14}"),
         "8:1", "vision.image", "missing"),
@@ -613,7 +615,7 @@ BLOCK = {
     "output_gate": "word none full head", "values_are_keys": "flag", "reuses_kv": "word none cache projections",
     "attention_experts": "count", "differential": "flag",
     "mla": "record mla", "moe": "record moe", "recurrent": "record recurrent", "index": "record index",
-    "shared_blocks": "count", "extra": "records extra", "states": "records state",
+    "shared_blocks": "count", "image_cache": "count", "extra": "records extra", "states": "records state",
 }  # fmt: skip
 STACK = {
     **BLOCK, "layers": "layers!", "pattern": "text", "kinds": "kinds", "hidden": "count", "final_norm": "flag",
@@ -629,7 +631,7 @@ RECORD_FIELDS: dict[str, dict[str, str]] = {
     "kind": {**BLOCK, "windowed": "flag"},
     "encoder": STACK,
     "vision": {
-        **STACK, "image": "count!", "patch": "count!", "channels": "count", "tokens": "count", "frames": "count",
+        **STACK, "image": "count", "patch": "count!", "channels": "count", "tokens": "count", "frames": "count",
         "patch_bias": "flag", "class_token": "flag", "position_rows": "count0", "embedding_norm": "flag",
         "projector": "word norm-linear linear mlp none",
     },

@@ -135,6 +135,7 @@ class Layer(NamedTuple):
     shared_blocks: int
     further: tuple[Further, ...]
     states: tuple[Kept, ...]
+    image_cache: int = 0
 
 
 class Setting(NamedTuple):

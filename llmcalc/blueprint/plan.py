@@ -151,6 +151,7 @@ def _layer(block: Block, letter: str, kind: Kind, mixture: bool, setting: Settin
         block.shared_blocks or 0,
         further(block.extra),
         tuple(Kept(state.name, tuple(state.shape), state.dtype or "") for state in block.states or ()),
+        image_cache=block.image_cache or 0,
     )
 
 
@@ -193,8 +194,8 @@ def channels(vision: Vision) -> int:
 
 
 def patch_rows(vision: Vision) -> int:
-    """Rows that a tower's layers work on for one image: its patches, and the class token."""
-    return vision.patches + bool(vision.class_token)
+    """Rows that a tower's layers work on for one image: its patches, and the class token; 0 where images have no one size."""
+    return vision.patches + bool(vision.class_token) if vision.image else 0
 
 
 def image_tokens(vision: Vision) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from llmcalc.blueprint.parts import Blueprint, Op, pairs, product
+from llmcalc.errors import NoAnswer
 from llmcalc.quantity import Dim, Quantity, ceil_div, least
 
 IMAGE = ("patch", "image_token")
@@ -109,9 +110,12 @@ class Costs:
     """A model's FLOPs summed by what they grow with, for searches that ask many times.
 
     Matrix products grow with their rows, attention with its query-key pairs; operations that grow alike are one number.
+    Raises NoAnswer for a blueprint without operations, of which tensors alone are known.
     """
 
     def __init__(self, blueprint: Blueprint) -> None:
+        if not blueprint.ops:
+            raise NoAnswer(f"{blueprint.name}: the operations are not known: {blueprint.unknown_cache or 'only its weights are'}")
         self.blueprint = blueprint
         self.text = self._summed(_of_text(blueprint))
         self.images = self._summed(_of_images(blueprint))

@@ -114,8 +114,8 @@ class Index(Record):
     top_k: Count
     """Tokens that a query attends to."""
     type: Literal["tokens", "pools", "blocks"] | None = None
-    """What is scored: tokens (unless said); pools of tokens by a learned average (GLM-5.3); blocks, without weights for the heads,
-    by their mean (Qwen 4) or, where no pool is said, by the best of their tokens (MiniMax-M3)."""
+    """What is scored: tokens (unless said); pools of tokens by a learned average (GLM-5.3); blocks by their mean, without weights
+    for the heads (Qwen 4, and MiniMax-M3 whose blocks are scored by their best token: pool 1)."""
     pool: Count | None = None
     """Tokens of a pool or block; 1 unless said."""
 
@@ -228,6 +228,8 @@ class Block(Record):
     shared_blocks: Count | None = None
     """So many attention and FFN blocks, taken in turn, serve all such layers, reading the hidden state and the embedding side by
     side (Zamba); the recurrent mixer stays each layer's own."""
+    image_cache: Count | None = None
+    """Elements that a layer keeps of each image token: keys and values of one that attends to images (Llama 3.2 Vision)."""
     extra: list[Extra] | None = None
     """Further tensors of each layer."""
     states: list[State] | None = None

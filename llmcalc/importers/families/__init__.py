@@ -44,13 +44,6 @@ MODULES = {
     "mixture": "mixtral phimoe qwen2_moe qwen3_moe qwen3_vl_moe_text olmoe flex_olmo granitemoe gpt_oss minimax_m2 ernie4_5_moe "
     "hunyuan_v1_moe dbrx glm4_moe dots1 solar_open afmoe exaone_moe mimo_v2_flash llama4_text",
     "latent": "deepseek_v2 deepseek_v3 deepseek_v32 glm_moe_dsa glm4_moe_lite minicpm3 longcat_flash deepseek_v4 youtu",
-    "dense_more": "hyperclovax cohere_compass_text gemma4_unified_text gemma4_assistant doge moshi",
-    "mixture_more": "laguna mellum hy_v3 cohere2_moe flint kolibri1 beam step3p5 minimax_m3_vl_text jetmoe",
-    "latent_more": "axk1 axk2 hy_v4 mistral4 dots3_note_text",
-    "remote": "aquila xverse skywork baichuan orion internlm internlm2 qwen chatglm exaone telechat minicpm deepseek bailing_moe "
-    "bailing_moe_v2 arctic grok-1",
-    "remote_more": "jais btlm codeshell phi-msft mixformer-sequential phi3small plamo openelm nemotron-nas deci RefinedWeb "
-    "RefinedWebModel minimax_text_01 minimax_m1 mamba_ssm",
     "recurrent": "mamba falcon_mamba mamba2 rwkv xlstm",
     "hybrid": "jamba bamba falcon_h1 nemotron_h zamba zamba2",
     "hybrid_granite": "granitemoehybrid granitemoeshared granite_swa granitemoe_swa",
@@ -58,6 +51,32 @@ MODULES = {
     "bailing_hybrid olmo_hybrid",
     "hybrid_sparse": "glm5_next_text qwen4_exp_text",
     "hybrid_conv": "zaya inkling_text inkling2_text hrm_text",
+    "dense_more": "hyperclovax cohere_compass_text gemma4_unified_text gemma4_assistant doge moshi",
+    "mixture_more": "laguna mellum hy_v3 cohere2_moe flint kolibri1 beam step3p5 minimax_m3_vl_text jetmoe",
+    "latent_more": "axk1 axk2 hy_v4 mistral4 dots3_note_text",
+    "remote": "aquila xverse skywork baichuan orion internlm internlm2 qwen chatglm exaone telechat minicpm deepseek bailing_moe "
+    "bailing_moe_v2 arctic grok-1",
+    "remote_more": "jais btlm codeshell phi-msft mixformer-sequential phi3small plamo openelm nemotron-nas deci RefinedWeb "
+    "RefinedWebModel minimax_text_01 minimax_m1 mamba_ssm",
+    "vision": (
+        "llava llava_next llava_next_video llava_onevision qwen2_vl qwen2_5_vl qwen3_vl qwen3_vl_moe qwen3_5 qwen3_5_moe exaone4_5 "
+        "glm4v glm4v_moe glm46v mistral3 lighton_ocr idefics3 smolvlm gemma3 shieldgemma2 video_llava vipllava paligemma llama4 "
+        "idefics2 internvl glmga glm_ocr cosmos3_omni qianfan_ocr video_llama_3 hyperclovax_vision_v2"
+    ),
+    "vision_more": (
+        "aya_vision cohere2_vision blip-2 instructblip lfm2_vl kimi_k25 ernie4_5_vl_moe aria paddleocr_vl minimax_m3_vl ovis2 "
+        "molmo2 got_ocr2 janus deepseek_vl deepseek_vl_hybrid mllama florence2 instructblipvideo pp_chart2table"
+    ),
+    "vision_early": "fuyu chameleon emu3 idefics blip git kosmos-2 kosmos_2_text_model",
+    "vision_late": "gemma4 phi4_multimodal granite4_vision hunyuan_vl step3p7 diffusion_gemma_text diffusion_gemma nemotron_h_omni "
+    "gemma3n perception_lm",
+    "audio": "qwen2_audio voxtral audioflamingo3 qwen2_5_omni_thinker qwen3_omni_moe_thinker granite_speech granite_speech_plus "
+    "musicflamingo qwen3_asr",
+    "vision_text": (
+        "qwen2_vl_text qwen2_5_vl_text qwen2_5_omni_text qwen3_vl_text qwen3_omni_moe_text glm4v_moe_text "
+        "granite4_vision_text paddleocr_vl_text hunyuan_vl_text glm4v_text mllama_text_model aria_text molmo2_text emu3_text_model "
+        "ernie4_5_vl_moe_text glm_ocr_text"
+    ),
 }
 
 
