@@ -182,7 +182,7 @@ def _split(folder: Path, data: bytes) -> Checkpoint:
 
 def model_seeds() -> list[bytes]:
     """Configs of every architecture: the published ones and the small ones that the oracle built."""
-    published = [json.loads(line)["config"] for line in (DATA / "configs.jsonl").read_text(encoding="utf-8").splitlines()]
+    published = [json.loads(line)["config"] for line in (DATA / "models.jsonl").read_text(encoding="utf-8").splitlines()]
     small = [json.loads(line) for line in (DATA / "oracle" / "matrix.jsonl").read_text(encoding="utf-8").splitlines()[1:]]
     return [
         json.dumps(config, indent=1).encode()

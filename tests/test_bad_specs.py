@@ -906,8 +906,9 @@ def unused_kind(data: dict[str, Any]) -> Fields | None:
 
 
 def no_window(data: dict[str, Any]) -> Fields | None:
+    if "kinds" in data:  # what its layers are may stand there alone
+        return None
     data["pattern"] = "S"
-    data.pop("kinds", None)
     data.pop("window", None)
     return any_of("pattern")
 

@@ -155,6 +155,8 @@ def from_config(data: Any, source: Source, *, hub: str | None = None) -> Importe
     if unread:
         shown = ", ".join(unread[:12]) + (f" and {len(unread) - 12} more" if len(unread) > 12 else "")
         notes.append(f"not understood in the config, and not counted if it changes the architecture: {shown}")
+    if spec.get("note"):
+        notes.append(str(spec["note"]))
     dtype = data.get("dtype", data.get("torch_dtype"))
     head = {
         "title": hub or None,

@@ -101,10 +101,10 @@ def fold(blocks: list[Spec]) -> Spec:
         letters = list(LETTERS[: len(distinct)])
         shared = {key for key in distinct[0] if key != "window" and all(block.get(key) == distinct[0][key] for block in distinct)}
         common = {key: distinct[0][key] for key in distinct[0] if key in shared}
-        kinds = {
-            letter: {key: value for key, value in block.items() if key not in shared} or {"windowed": False}
-            for letter, block in zip(letters, distinct, strict=False)
-        }
+        own = [{key: value for key, value in block.items() if key not in shared} for block in distinct]
+        # A layer that is the stack's own block is what the format calls L where no window is said.
+        letters = ["L" if not rest else letter for letter, rest in zip(letters, own, strict=True)]
+        kinds = {letter: rest for letter, rest in zip(letters, own, strict=True) if rest}
     pattern = _period("".join(letters[distinct.index(block)] for block in blocks))
     return {**common, "pattern": pattern, **({"kinds": kinds} if kinds else {})}
 

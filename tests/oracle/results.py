@@ -60,6 +60,8 @@ def rows(path: Path = MATRIX) -> Iterator[dict[str, Any]]:
         flops = base.pop("flops", None)
         for row in [{"set": {}, "flops": flops}, *changes]:
             full = {"cache": None, "flops": None} | base | row
+            if "architecture" in row:
+                full["cache"] = None  # nobody read the cache of another class than the base's
             config = changed(base["config"], row["set"])
             full["config"] = {"model_type": base["model_type"], "architectures": [full["architecture"]], **config}
             yield full

@@ -36,6 +36,19 @@ REFUSED = {
 
 # module -> the types it reads. Only the module that is needed is imported.
 MODULES = {
+    "encoders": "bert roberta xlm-roberta camembert data2vec-text roberta-prelayernorm xlm-roberta-xl megatron-bert ernie "
+    "distilbert albert",
+    "encoders_more": "electra deberta deberta-v2 longformer big_bird modernbert modernbert-decoder",
+    "encoders_rotary": "mpnet esm nomic_bert gte jina_embeddings_v3 eurobert ultrabert esmc rembert roformer bert-generation "
+    "layoutlm ibert splinter",
+    "encoders_rare": "xlm flaubert fnet luke roc_bert xmod tapas nystromformer yoso mra xlnet convbert mobilebert",
+    "encoders_pages": "lilt markuplm funnel squeezebert",
+    "seq2seq": "t5 mt5 umt5 longt5 switch_transformers",
+    "seq2seq_bart": "bart plbart mbart pegasus blenderbot blenderbot-small m2m_100",
+    "seq2seq_more": "marian fsmt led mvp pegasus_x bigbird_pegasus nllb-moe prophetnet",
+    "seq2seq_pairs": "encoder-decoder t5gemma",
+    "speech": "whisper speech_to_text moonshine",
+    "decoders": "openai-gpt xglm biogpt ctrl trocr",
     "classic": "gpt2 gpt-sw3 gpt_bigcode opt gptj codegen gpt_neo gpt_neox gpt_neox_japanese bloom mpt falcon phi persimmon "
     "stablelm starcoder2 nemotron",
     "dense": "llama granite mistral ministral ministral3 qwen2 qwen3 phi3 olmo olmo2 olmo3 glm glm4 cohere cohere2 ernie4_5 "
