@@ -107,8 +107,11 @@ class Layer:
         return tensor.shape
 
     def elements(self, name: str) -> int:
-        """How many elements a tensor has, whatever its shape."""
-        return self.tensors[name].elements
+        """How many elements a tensor has, whatever its shape. Raises SpecError where there is none."""
+        found = self.tensors[name].elements if name in self.tensors else 0
+        if not found:
+            raise self.error(name, "missing or empty")
+        return found
 
     def split(self, name: str, size: int, into: int, what: str) -> int:
         """``size`` of a tensor in ``into`` equal parts. Raises SpecError where that leaves a rest."""

@@ -120,7 +120,7 @@ def _added(tensor: Tensor, tensors: dict[str, Tensor]) -> str:
     stem = tensor.name.removesuffix(".weight")
     if stem.rsplit(".", 1)[-1] in ADDED:
         return "rotary tables"
-    if stem.endswith((".attn_k_b", ".attn_v_b")) and f"{stem[:-4]}kv_b.weight" in tensors:
+    if stem.endswith((".attn_k_b", ".attn_v_b")) and f"{stem[:-3]}kv_b.weight" in tensors:
         return "halves of attn_kv_b, stored twice"
     return "integers" if tensor.dtype in INTEGERS else ""
 
