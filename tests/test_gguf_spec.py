@@ -249,8 +249,8 @@ class Bad(NamedTuple):
 
 
 BAD = [
-    Bad("unknown architecture", "'lama' is an architecture that llmcalc does not know; nearest: llama", {"general.architecture": "lama"},
-        kind=UnknownArchitecture),
+    Bad("unknown architecture", "'lama' is an architecture that llmcalc does not know; nearest: llama",
+        {"general.architecture": "lama"}, kind=UnknownArchitecture),
     Bad("no architecture", "general.architecture: missing", {"general.architecture": 7}, kind=UnknownArchitecture),
     Bad("an adapter", "a LoRA adapter, no model", {"general.type": "adapter"}),
     Bad("an importance matrix", "an importance matrix", {"general.type": "imatrix"}),
@@ -270,8 +270,10 @@ BAD = [
     Bad("a list too long to keep", "found", {"llama.attention.head_count": gguf.LongArray("UINT32", 5000)}),
     Bad("keys of another dim", "blk.0.attn_k: 4 KV heads of 4, where 4 query heads are of 8",
         {"llama.attention.head_count_kv": 4}),
-    Bad("an output that does not fit", "blk.3.attn_output: 16 columns are not for 4 heads of 8", shapes={"blk.3.attn_output.weight": (32, 16)}),
-    Bad("a vector for a matrix", "blk.2.ffn_down: shape [64], where 2 dimensions are expected", shapes={"blk.2.ffn_down.weight": (64,)}),
+    Bad("an output that does not fit", "blk.3.attn_output: 16 columns are not for 4 heads of 8",
+        shapes={"blk.3.attn_output.weight": (32, 16)}),
+    Bad("a vector for a matrix", "blk.2.ffn_down: shape [64], where 2 dimensions are expected",
+        shapes={"blk.2.ffn_down.weight": (64,)}),
     Bad("an empty matrix", "shape [32, 0]", shapes={"blk.2.ffn_down.weight": (32, 0)}),
     Bad("no output", "blk.1.attn_output: missing", shapes={"blk.1.attn_output.weight": None}),
     Bad("experts without a number used", "llama.expert_used_count: missing",
@@ -282,7 +284,8 @@ BAD = [
         shapes={"blk.0.ffn_down.0.weight": (32, 8), "blk.0.ffn_down.1.weight": (32, 9)}),
     Bad("a short list of windows", "2 entries for 6 layers",
         {"llama.attention.sliding_window": 8, "llama.attention.sliding_window_pattern": (True, False)}),
-    Bad("norms of no heads", "blk.0.attn_q_norm: shape [7]", shapes={"blk.0.attn_q_norm.weight": (7,), "blk.0.attn_k_norm.weight": (7,)}),
+    Bad("norms of no heads", "blk.0.attn_q_norm: shape [7]",
+        shapes={"blk.0.attn_q_norm.weight": (7,), "blk.0.attn_k_norm.weight": (7,)}),
     Bad("fused queries that do not fit", "blk.0.attn_qkv: 40 rows are not for 4 heads and 2 KV heads of 8",
         shapes={"blk.0.attn_qkv.weight": (40, 32)}),
     Bad("latents that do not fit", "where latent and rotary key have 8 and 4", {"llama.rope.dimension_count": 4},

@@ -127,10 +127,16 @@ def compare(blueprint: Blueprint, checkpoint: Checkpoint) -> Comparison:
         )
     notes.append(_difference(difference, held, blueprint))
     if difference > 0:
-        stack = blueprint.stacks[-1].name
-        further = Weight(f"{stack}.unexplained", "other", "unexplained", "table", (_plain(difference),), stack, (), ONE)
-        blueprint = blueprint._replace(weights=(*blueprint.weights, further))
+        blueprint = blueprint._replace(weights=(*blueprint.weights, _unexplained(difference, blueprint.stacks[-1].name)))
     return Comparison(blueprint, stored, predicted, tuple(notes))
+
+
+def _unexplained(elements: int, stack: str) -> Weight:
+    """One weight of so many elements, in rows that a quantiser's blocks divide: most of what is further in files is matrices."""
+    row = min(elements & -elements, 4096)
+    shape = (_plain(elements // row), _plain(row)) if row > 1 else (_plain(elements),)
+    kind = "matrix" if len(shape) > 1 else "table"
+    return Weight(f"{stack}.unexplained", "other", "unexplained", kind, shape, stack, (), ONE)
 
 
 def _difference(difference: int, held: list[Held], blueprint: Blueprint) -> str:
