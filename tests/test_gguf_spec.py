@@ -237,6 +237,33 @@ def test_index_of_sparse_attention() -> None:
     assert kv.size(blueprint, 1000).index_bytes == 61 * 16 * 2 * 1000
 
 
+def test_kimi_delta_attention() -> None:
+    """Kimi Linear: convolutions apart, gates of rank 8, beside latent attention in every second layer."""
+    table = small("kimi-linear", layers=4, rope__dimension_count=4)
+    delta = {
+        "attn_q": (32, 32), "attn_k": (32, 32), "attn_v": (32, 32), "ssm_conv1d_q": (32, 1, 4), "ssm_conv1d_k": (32, 1, 4),
+        "ssm_conv1d_v": (32, 1, 4), "ssm_f_a": (8, 32), "ssm_f_b": (32, 8), "ssm_g_a": (8, 32), "ssm_g_b": (32, 8),
+        "ssm_beta": (4, 32), "ssm_a": (4, 1), "ssm_norm": (8,), "attn_output": (32, 32),
+    }  # fmt: skip
+    latent = {
+        "attn_q": (4 * 12, 32), "attn_kv_a_mqa": (20, 32), "attn_kv_a_norm": (16,), "attn_k_b": (4, 16, 8), "attn_v_b": (4, 8, 16),
+        "attn_output": (32, 32),
+    }  # fmt: skip
+    kept = [t for t in table.tensors if not t.name.split(".")[-2].startswith(("attn_q", "attn_k", "attn_v", "attn_o"))]
+    for index in range(4):
+        made = delta if index % 2 == 0 else latent
+        kept += [
+            Tensor(f"blk.{index}.{name}" + ("" if name == "ssm_a" else ".weight"), shape, "F16", 0) for name, shape in made.items()
+        ]
+        kept += [Tensor(f"blk.{index}.ssm_dt.bias", (32,), "F32", 0)] if index % 2 == 0 else []
+    checkpoint = table._replace(tensors=tuple(kept))
+    blueprint = lowered(checkpoint)
+    compared = stored.compare(blueprint, checkpoint)
+    assert compared.stored == compared.predicted
+    assert kv.size(blueprint, 100).kv_bytes == 2 * 20 * 2 * 100
+    assert kv.size(blueprint, 100).state_bytes == 2 * (4 * 8 * 8 * 4 + 96 * 4 * 2)
+
+
 class Bad(NamedTuple):
     """Changes to a good file, and words of the message."""
 
@@ -255,8 +282,8 @@ BAD = [
     Bad("an adapter", "a LoRA adapter, no model", {"general.type": "adapter"}),
     Bad("an importance matrix", "an importance matrix", {"general.type": "imatrix"}),
     Bad("no depth", "llama.block_count: missing", {"llama.block_count": None}),
-    Bad("no layers", "allowed: a whole number from 1 to 10,000", {"llama.block_count": 0}),
-    Bad("a billion layers", "allowed: a whole number from 1 to 10,000", {"llama.block_count": 10**9}),
+    Bad("no layers", "allowed: a whole number from 1 to 512", {"llama.block_count": 0}),
+    Bad("a billion layers", "allowed: a whole number from 1 to 512", {"llama.block_count": 10**9}),
     Bad("a depth in words", "found 'six'", {"llama.block_count": "six"}),
     Bad("more layers than tensors", "7 layers, but the file has no tensor of blk.6", {"llama.block_count": 7}),
     Bad("only further layers", "leaves no layer", {"llama.nextn_predict_layers": 6}),
