@@ -209,7 +209,7 @@ def test_layers_that_predict_further_tokens_are_no_layers() -> None:
     compared = stored.compare(blueprint, checkpoint)
     assert compared.stored - compared.predicted == 2 * 32 + 32 * (32 + 16 + 16 + 32) + 3 * 32 * 64
     assert params.count(compared.blueprint).total == compared.stored
-    assert "layers past the config's 5" in compared.notes[-1]
+    assert "layers past the 5 that are said" in compared.notes[-1]
 
 
 def test_the_halves_of_a_latent_projection_count_once() -> None:
@@ -389,7 +389,7 @@ def test_a_file_answers_like_a_model(tmp_path: Path, run: Run) -> None:
     assert run("flops", path, "--ctx", "10", "--json").results[0]["forward_flops"] > 0
     outcome = run("weights", path, "--json")
     assert outcome.results[0]["dtype"] == "fp16"
-    assert any("hold the" in note and "that the config predicts" in note for note in outcome.json["notes"])
+    assert any("hold the" in note and "that the metadata predicts" in note for note in outcome.json["notes"])
 
 
 def test_a_quantised_file_is_weighed_as_such(tmp_path: Path, run: Run) -> None:
@@ -398,6 +398,13 @@ def test_a_quantised_file_is_weighed_as_such(tmp_path: Path, run: Run) -> None:
     result = run("weights", str(path), "--json").results[0]
     assert result["quant"] == "q8_0"
     assert result["weight_bytes"] == sum(tensor.bytes for tensor in gguf.read(path).tensors)
+
+
+@pytest.mark.parametrize(("model", "arch", "fused"), [("gpt2", "gpt2", ("qkv",)), ("llama3.2-1b", "llama", ())])
+def test_fused_queries_keys_and_values_are_known_to_quantisations(model: str, arch: str, fused: tuple[str, ...]) -> None:
+    """llama-quantize gives attn_qkv a type of its own (mixes.traits_of)."""
+    checkpoint = table_of(model, arch)
+    assert stored.compare(lowered(checkpoint), checkpoint).blueprint.fused == fused
 
 
 def test_an_unknown_architecture_still_counts(tmp_path: Path, run: Run) -> None:

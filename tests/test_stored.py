@@ -195,7 +195,7 @@ CASES = [
     Case("positions and counters", {**llama(), "embeddings.position_ids": ("I64", (1, 512)), "bn.num_batches_tracked": ("I64", ()),
                                     "bn.running_mean": ("F32", (7,))}, 0, "integers 513, running statistics 7"),
     Case("another layer, which predicts further tokens", {**llama(), **MTP, f"model.layers.{LAYERS}.eh_proj": ("BF16", (H, 2 * H))},
-         LAYER + 2 * H * H, f"layers past the config's {LAYERS} (multi-token prediction, most likely) {LAYER + 2 * H * H:,}"),
+         LAYER + 2 * H * H, f"layers past the {LAYERS} that are said (multi-token prediction, most likely) {LAYER + 2 * H * H:,}"),
     Case("a module that predicts further tokens", {**llama(), "mtp.fc.weight": ("BF16", (H, 2 * H))}, 2 * H * H,
          f"multi-token prediction {2 * H * H:,}"),
     Case("towers", {**llama(), "vision_tower.patch": ("BF16", (H, 3, 14, 14)), "audio_tower.conv1": ("BF16", (H, 80))},
