@@ -863,14 +863,14 @@ def impossible(draw: Draw, kind: str, data: dict[str, Any]) -> Mistake | None:
 
 
 def kv_heads(data: dict[str, Any]) -> Fields | None:
-    if "mla" in data or "heads" not in data:
+    if "mla" in data or "heads" not in data or "kinds" in data:
         return None
     data["kv_heads"] = data["heads"] + 1
     return ends("kv_heads")
 
 
 def heads(data: dict[str, Any]) -> Fields | None:
-    if "mla" in data or "head_dim" in data or "heads" not in data:
+    if "mla" in data or "head_dim" in data or "heads" not in data or "kinds" in data:
         return None
     data["heads"] = data["hidden"] + 1
     return ends("heads", "kv_heads")
