@@ -71,6 +71,8 @@ def _nemotron_layers(c: Config) -> list[str]:
 
 def nemotron_h(c: Config, _: Any) -> Spec:
     """Nemotron-H: a layer is one thing, Mamba-2, attention, an FFN or a mixture, behind one norm. The head is never tied."""
+    # The first files name the head dim apart.
+    c.names.setdefault("head_dim", []).append("attention_head_dim")
     hidden, latent, mlp_bias = c.count("hidden_size"), c.maybe("moe_latent_size"), c.flag("mlp_bias")
     types = _nemotron_layers(c)
     mixer = mamba2_named(
