@@ -213,6 +213,21 @@ CASES = [
 ]  # fmt: skip
 
 
+FUSED = {
+    f"model.layers.{i}.{name}.weight": ("BF16", shape)
+    for i in range(LAYERS)
+    for name, shape in {"self_attn.qkv_proj": (H + 2 * KV, H), "mlp.gate_up_proj": (2 * F, H)}.items()
+}
+CASES += [
+    Case("fused, and a weight that nobody knows",
+         {**without(llama(), "q_proj", "k_proj", "v_proj", "gate_proj", "up_proj"), **FUSED, "gizmo": ("BF16", (7, H))}, 7 * H,
+         f"counted as unexplained; largest that no weight of the config matches: gizmo {7 * H:,}"),
+    Case("a tied table by no usual name", {**without(llama(), "embed_tokens"), "tokens": ("BF16", (V, H))}, 0,
+         f"a copy of the tied token table {V * H:,}", {"tied_head": True}),
+    Case("constants", {**llama(), "final_logits_bias": ("F32", (1, V)), "x.act_fn.beta": ("F32", ())}, 0, f"constants {V + 1:,}"),
+]  # fmt: skip
+
+
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in CASES])
 def test_differences_are_shown_and_named(case: Case) -> None:
     predicted = blueprint(**case.spec)

@@ -30,6 +30,8 @@ FLOAT_BUFFERS = {
     "inv_freq": "rotary tables", "original_inv_freq": "rotary tables", "cos_cached": "rotary tables", "sin_cached": "rotary tables",
     "freqs_cis": "rotary tables", "rope.freqs": "rotary tables", "masked_bias": "attention masks",
     "layer_scalar": "layer scales", "act_fn.beta": "constants", "act_fn.eps": "constants",
+    "final_logits_bias": "constants", "diagonal_decay": "constants", "query_decay": "constants", "key_decay": "constants",
+    "slope_rate": "constants",
     "running_mean": "running statistics", "running_var": "running statistics",
 }  # fmt: skip
 INTEGER_BUFFERS = {"position_ids", "token_type_ids", "num_batches_tracked", "relative_position_index", "tid2eid", "version"}
