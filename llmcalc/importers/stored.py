@@ -56,12 +56,12 @@ def _listed(amounts: dict[str, int]) -> str:
 
 
 def _words(contents: Contents, missing: int) -> tuple[list[Held], str]:
-    """32-bit words that hold 4 or 8 bits an element, as many as the config has it; none of both leaves it open."""
-    for bits in (4, 8, 2):
+    """32-bit words unpacked by the bits an element that give the config's count; where none do, it is left open."""
+    for bits in (4, 8, 2, 3, 6, 5):
         if sum(tensor.elements for tensor in contents.words) * 32 // bits == missing:
             name = f"INT{bits}"
             return [Held(t.name, (*t.shape[:-1], t.shape[-1] * 32 // bits), t.dtype, name) for t in contents.words], ""
-    return [], "32-bit words (weight_packed) that unpack to no count that the config predicts"
+    return [], "32-bit words that unpack to no count that the config predicts"
 
 
 def _dtype(held: Iterable[Held], blueprint: Blueprint, gguf: bool) -> str:
