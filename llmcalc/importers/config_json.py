@@ -130,7 +130,8 @@ def _finished(spec: Spec, task: Task) -> Spec:
             spec["head"] = False
             if task.name in CLASSIFIERS:
                 spec["outside"] = [*spec.get("outside", []), *_classifier(task, spec["hidden"])]
-    return {key: value for key, value in spec.items() if value is not False or key not in ("tied_head", "head_bias")}
+    headless = spec.get("head") is False
+    return {key: value for key, value in spec.items() if key not in ("tied_head", "head_bias") or (value and not headless)}
 
 
 def from_config(data: Any, source: Source, *, hub: str | None = None) -> Imported:
