@@ -863,14 +863,14 @@ def impossible(draw: Draw, kind: str, data: dict[str, Any]) -> Mistake | None:
 
 
 def kv_heads(data: dict[str, Any]) -> Fields | None:
-    if "mla" in data or "heads" not in data:
+    if "mla" in data or "heads" not in data or "kinds" in data:
         return None
     data["kv_heads"] = data["heads"] + 1
     return ends("kv_heads")
 
 
 def heads(data: dict[str, Any]) -> Fields | None:
-    if "mla" in data or "head_dim" in data or "heads" not in data:
+    if "mla" in data or "head_dim" in data or "heads" not in data or "kinds" in data:
         return None
     data["heads"] = data["hidden"] + 1
     return ends("heads", "kv_heads")
@@ -906,8 +906,9 @@ def unused_kind(data: dict[str, Any]) -> Fields | None:
 
 
 def no_window(data: dict[str, Any]) -> Fields | None:
+    if "kinds" in data:  # what its layers are may stand there alone
+        return None
     data["pattern"] = "S"
-    data.pop("kinds", None)
     data.pop("window", None)
     return any_of("pattern")
 
@@ -924,7 +925,7 @@ def encoder(data: dict[str, Any]) -> Fields | None:
 
 
 def patch(data: dict[str, Any]) -> Fields | None:
-    if "vision" not in data:
+    if "image" not in data.get("vision", {}):
         return None
     data["vision"]["patch"] = data["vision"]["image"] + 1
     return any_of("vision.patch")

@@ -55,6 +55,9 @@ def fit(
     kept = parse_bytes(reserve, "--reserve")
     cards = [resolve.gpu(name) for name in gpu]
     chosen, named = resolve.chosen(models, family)
+    if not named:
+        # Of these nobody knows what a cache takes; asked for by name they are refused.
+        chosen = [m for m in chosen if not m.blueprint.unknown_cache]
     results: list[dict[str, Any]] = []
     notes, figures = [], []
     native: dict[str, list[str]] = {}

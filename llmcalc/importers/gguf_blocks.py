@@ -26,7 +26,7 @@ def _norms(t: Layer, heads: int, dim: int) -> Spec:
     """Norms of queries and keys: one gain for every head, one for each, or one over all."""
     if not t.has("attn_q_norm"):
         return {}
-    elements, shape = t.elements("attn_q_norm"), t.tensors["attn_q_norm"].shape
+    elements, shape = t.elements("attn_q_norm"), t.whole("attn_q_norm")
     biased = t.has("attn_q_norm.bias")
     if not t.has("attn_k_norm"):
         # Keys of an earlier layer come normalised.
@@ -175,10 +175,9 @@ def block(t: Layer, hidden: int) -> Spec:
     if shared and attends and "reuses_kv" not in attends and t.index >= t.model.depth() - shared:
         made["reuses_kv"] = "cache"
     further = [
-        extra(role, *shape, part=part, times=2 if name in TWICE else None)
+        extra(role, *t.whole(name), part=part, times=2 if name in TWICE else None)
         for name, (role, part) in FURTHER.items()
         if t.has(name)
-        for shape in [t.tensors[name].shape]
     ]
     if attends is None and t.has("attn_output") and mixer is None:
         # DeciLM replaces some attentions by one matrix.

@@ -85,7 +85,7 @@ def _cause(name: str, depth: int, present: set[str]) -> str:
     if any("lora" in word for word in words):
         return "LoRA adapters"
     if layer is not None and layer >= depth:
-        return f"layers past the config's {depth} (multi-token prediction, most likely)"
+        return f"layers past the {depth} that are said (multi-token prediction, most likely)"
     if words & set(PREDICTION):
         return "multi-token prediction"
     return ""

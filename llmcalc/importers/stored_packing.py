@@ -25,10 +25,11 @@ COMPANIONS = (
 )  # fmt: skip
 PACKED = ("", "_packed", "_blocks", ".weight", ".weight_packed", ".qweight")
 CACHE_SCALES = ("k_scale", "v_scale", "q_scale", "kv_scale", "prob_output_scale")
-# Last parts of names of tensors that transformers keeps as buffers.
+# Last parts of names, one or two, of tensors that transformers keeps as buffers.
 FLOAT_BUFFERS = {
     "inv_freq": "rotary tables", "original_inv_freq": "rotary tables", "cos_cached": "rotary tables", "sin_cached": "rotary tables",
     "freqs_cis": "rotary tables", "rope.freqs": "rotary tables", "masked_bias": "attention masks",
+    "layer_scalar": "layer scales", "act_fn.beta": "constants", "act_fn.eps": "constants",
     "running_mean": "running statistics", "running_var": "running statistics",
 }  # fmt: skip
 INTEGER_BUFFERS = {"position_ids", "token_type_ids", "num_batches_tracked", "relative_position_index", "tid2eid", "version"}
@@ -118,9 +119,10 @@ def unpacked(checkpoint: Checkpoint) -> Contents:
 def _added(tensor: Tensor, tensors: dict[str, Tensor]) -> str:
     """Why a GGUF file's tensor is nobody's parameter."""
     stem = tensor.name.removesuffix(".weight")
-    if stem.rsplit(".", 1)[-1] in ADDED:
-        return "rotary tables"
-    if stem.endswith((".attn_k_b", ".attn_v_b")) and f"{stem[:-4]}kv_b.weight" in tensors:
+    last = stem.rsplit(".", 1)[-1]
+    if last in ADDED:
+        return "layer scales" if last == "layer_output_scale" else "rotary tables"
+    if stem.endswith((".attn_k_b", ".attn_v_b")) and f"{stem[:-3]}kv_b.weight" in tensors:
         return "halves of attn_kv_b, stored twice"
     return "integers" if tensor.dtype in INTEGERS else ""
 
@@ -128,8 +130,8 @@ def _added(tensor: Tensor, tensors: dict[str, Tensor]) -> str:
 def _buffer(tensor: Tensor, tensors: dict[str, Tensor]) -> str:
     """Why a tensor is no parameter; empty for those that are, and for packed ones."""
     name, last = tensor.name, tensor.name.rsplit(".", 1)[-1]
-    if last in FLOAT_BUFFERS or name.endswith("rope.freqs"):
-        return FLOAT_BUFFERS.get(last, "rotary tables")
+    if last in FLOAT_BUFFERS or ".".join(name.split(".")[-2:]) in FLOAT_BUFFERS:
+        return FLOAT_BUFFERS.get(last) or FLOAT_BUFFERS[".".join(name.split(".")[-2:])]
     if last == "bias" and len(tensor.shape) == 4 and tensor.shape[:2] == (1, 1) and tensor.shape[2] == tensor.shape[3]:
         return "attention masks"
     if last in CACHE_SCALES and tensor.elements == 1:
