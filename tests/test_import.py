@@ -83,6 +83,12 @@ def test_a_published_config(row: dict[str, Any], form: str) -> None:
         assert forward == pytest.approx(work["forward"], rel=0.05 if work["loose"] else 1e-3)
 
 
+@pytest.mark.parametrize("row", [pytest.param(row, id=row["model"]) for row in PUBLISHED])
+def test_a_config_that_names_no_class(row: dict[str, Any]) -> None:
+    """It is what such a model is published as: an encoder without a head, a decoder with one, towers and all."""
+    assert params.count(blueprint(row["config"])).total == row["total"]
+
+
 # Types that transformers has and llmcalc does not read: refused by name.
 _UNREAD = """
 blt canary clip_text_model cohere_asr cohere_compass cosmos3_edge cpmant dia dots3_note evolla fun_asr_nano

@@ -108,6 +108,10 @@ def packed(name: str, out: int, into: int, form: str) -> Shapes:
         return {**packed(name, out, into, "pack-quantized"), f"{name}.weight_zero_point": ("I32", (out // 8, groups))}
     if form == "bitnet":
         return {f"{name}.weight": ("U8", (out // 4, into)), f"{name}.weight_scale": ("BF16", (1,))}
+    if form.startswith("mlx"):
+        bits = int(form.removeprefix("mlx "))
+        groups_of_32 = {f"{name}.{each}": ("BF16", (out, groups)) for each in ("scales", "biases")}
+        return {f"{name}.weight": ("U32", (out, into * bits // 32)), **groups_of_32}
     assert form == "int8 of compressed-tensors"
     return {f"{name}.weight": ("I8", (out, into)), f"{name}.weight_scale": ("BF16", (out, 1))}
 
@@ -115,8 +119,9 @@ def packed(name: str, out: int, into: int, form: str) -> Shapes:
 PACKINGS = (
     "gptq", "gptq-3", "gptq-8", "gptq without g_idx", "awq", "nf4", "int8", "fp8", "fp8 of ModelOpt", "nvfp4",
     "nvfp4 of compressed-tensors", "pack-quantized", "pack-quantized, 8 bits", "pack-quantized, zero points", "bitnet",
-    "int8 of compressed-tensors",
+    "int8 of compressed-tensors", "mlx 4", "mlx 6",
 )  # fmt: skip
+ONLY_WITH_A_CONFIG = ("pack-quantized", "pack-quantized, 8 bits", "mlx 4", "mlx 6")
 
 
 def quantised(form: str) -> Shapes:
@@ -142,7 +147,7 @@ def test_packed_weights_count_as_what_they_unpack_to(form: str) -> None:
     assert f"{checkpoint(quantised(form)).file_bytes:,} of files" in words
 
 
-@pytest.mark.parametrize("form", [form for form in PACKINGS if form not in ("pack-quantized", "pack-quantized, 8 bits")])
+@pytest.mark.parametrize("form", [form for form in PACKINGS if form not in ONLY_WITH_A_CONFIG])
 def test_packed_weights_without_a_config(form: str) -> None:
     assert params.count(stored.bare(checkpoint(quantised(form)), "x")).total == TOTAL
 
@@ -210,6 +215,21 @@ CASES = [
     Case("a missing norm", without(llama(), "model.norm"), -H, f"the files lack {H:,} parameters"),
     Case("a further layer, and one missing", without({**llama(), **MTP, "mtp.fc.weight": ("BF16", (H, 2 * H))}, "layers.1."),
          2 * H * H, f"of what the config predicts they lack {LAYER:,}"),
+]  # fmt: skip
+
+
+FUSED = {
+    f"model.layers.{i}.{name}.weight": ("BF16", shape)
+    for i in range(LAYERS)
+    for name, shape in {"self_attn.qkv_proj": (H + 2 * KV, H), "mlp.gate_up_proj": (2 * F, H)}.items()
+}
+CASES += [
+    Case("fused, and a weight that nobody knows",
+         {**without(llama(), "q_proj", "k_proj", "v_proj", "gate_proj", "up_proj"), **FUSED, "gizmo": ("BF16", (7, H))}, 7 * H,
+         f"counted as unexplained; largest that no weight of the config matches: gizmo {7 * H:,}"),
+    Case("a tied table by no usual name", {**without(llama(), "embed_tokens"), "tokens": ("BF16", (V, H))}, 0,
+         f"a copy of the tied token table {V * H:,}", {"tied_head": True}),
+    Case("constants", {**llama(), "final_logits_bias": ("F32", (1, V)), "x.act_fn.beta": ("F32", ())}, 0, f"constants {V + 1:,}"),
 ]  # fmt: skip
 
 
@@ -343,7 +363,28 @@ def test_experts_alone_are_copies() -> None:
     assert (weight.part, weight.layers, int(weight.copies), weight.elements) == ("experts", (0, 1, 2), 4, 12 * F * H)
 
 
-WORDS = ["layers", "0", "1", "7", "experts", "attn", "mlp", "norm", "weight", "qweight", "scales", "bias", "x"]
+WORDS = [
+    "weight_packed",
+    "weight_scale",
+    "weight_scales",
+    "weight_blocks",
+    "weight_zero_point",
+    "qzeros",
+    "g_idx",
+    "layers",
+    "0",
+    "1",
+    "7",
+    "experts",
+    "attn",
+    "mlp",
+    "norm",
+    "weight",
+    "qweight",
+    "scales",
+    "bias",
+    "x",
+]
 
 
 @given(st.dictionaries(

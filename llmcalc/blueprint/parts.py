@@ -184,10 +184,13 @@ class Blueprint(NamedTuple):
     fused: tuple[str, ...] = ()
 
     def encoder_tokens(self, asked: int | None, context: int) -> int:
-        """What the encoder beside a decoder reads: as asked, else as much as the decoder has; 0 without one."""
-        if not self.has_encoder:
-            return 0
-        return context if asked is None else asked
+        """What the encoder beside a decoder reads: as asked, else as much as the decoder has.
+
+        A decoder that attends to images (Llama 3.2 Vision) has as many of their tokens as asked, else none; all others 0.
+        """
+        if self.has_encoder:
+            return context if asked is None else asked
+        return asked or 0 if any(cache.per == "encoder_token" for cache in self.caches) else 0
 
 
 def without_formulas(blueprint: Blueprint) -> Blueprint:

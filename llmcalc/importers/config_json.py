@@ -110,7 +110,8 @@ def task_of(c: Config) -> Task:
             hint = f"; did you mean {near[0]}?" if near else f"; known for {c.model_type}: {', '.join(known)}"
             raise UnknownArchitecture(f"{c.source.name}: architectures: {said[0]!r} is no model class that is known here{hint}")
         return Task(uses[0] if uses else str(suffix), said[0], _labels(c))
-    order = ["ForSeq2SeqLM", "ForSpeechSeq2Seq", "ForCausalLM", "ForImageTextToText", "ForMultimodalLM", "Model"]
+    # A model that sees or hears is published whole.
+    order = ["ForSeq2SeqLM", "ForSpeechSeq2Seq", "ForImageTextToText", "ForMultimodalLM", "ForCausalLM", "Model"]
     if "ForMaskedLM" in classes and not c.flag("is_decoder") and not c.flag("is_encoder_decoder"):
         order = ["Model"]
     name = next((use for use in order if use in classes), "ForCausalLM")
@@ -156,7 +157,8 @@ def _finished(spec: Spec, task: Task, model_type: str) -> Spec:
                 spec["outside"] = [*spec.get("outside", []), *_reward(model_type, task, spec["hidden"])]
             elif task.name in CLASSIFIERS:
                 spec["outside"] = [*spec.get("outside", []), *_classifier(task, spec["hidden"])]
-    return {key: value for key, value in spec.items() if value is not False or key not in ("tied_head", "head_bias")}
+    headless = spec.get("head") is False
+    return {key: value for key, value in spec.items() if key not in ("tied_head", "head_bias") or (value and not headless)}
 
 
 # Sizes that no model does without, by the field of a spec and the names that configs have for it.

@@ -116,7 +116,7 @@ def feed_forward(t: Layer) -> Spec:
     if fused and "up" in biases:
         biases.append("gate")
     if not t.has("ffn_gate_inp"):
-        return {"ffn": dense, "gated": gated if dense else None, "biases": biases}
+        return {"ffn": dense, "gated": False if dense and not gated else None, "biases": biases}
     experts, out, width = t.shape("ffn_down_exps", 3)
     router = t.shape("ffn_gate_inp")[0]
     if router < experts:
@@ -132,11 +132,11 @@ def feed_forward(t: Layer) -> Spec:
         "correction_bias": t.model.arch.correction if t.any("exp_probs_b.bias", "exp_probs_b") else None,
         "dense": dense or None,
         "latent": out if t.has("ffn_latent_down") else None,
-        "gated": None if of_experts else False,
+        "gated": of_experts if dense and of_experts != gated else None,
         "idle": router - experts or None,
     }
     biases += [name for name, tensor in (("router", "ffn_gate_inp.bias"), ("experts", "ffn_down_exps.bias")) if t.has(tensor)]
-    return {"moe": trimmed(moe), "gated": gated if dense else of_experts, "biases": biases}
+    return {"moe": trimmed(moe), "gated": None if (gated if dense else of_experts) else False, "biases": biases}
 
 
 def norms(t: Layer, *, mixes: bool, has_ffn: bool, encoder: bool) -> Spec:

@@ -170,4 +170,6 @@ def from_gguf(checkpoint: Checkpoint) -> Imported:
         "outside": list(_further(m)),
         "native_quant": quant,
     }
+    if spec["final_norm"] == (spec.get("norm_placement") != "post"):
+        del spec["final_norm"]  # as unless said
     return Imported(trimmed(spec), tuple(notes))

@@ -2,54 +2,49 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
+# Training and tokens: these words in a key are about neither shapes nor caches.
+_WORDS = re.compile(
+    r"dropout|drop_rate|drop_path|initializer|init_std|_init$|token_ids?$|token_index|_loss|loss_|mask_time|mask_feature|jitter"
+)
 _KEYS = """
-    _attn_implementation _attn_implementation_autoset _commit_hash _name_or_path activation_dropout activation_situ_beta
-    alibi_bias_max architectures attention_dropout attention_multiplier attention_probs_dropout_prob attention_softmax_in_fp32
-    attention_value_scale attn_implementation attn_logit_softcapping attn_pdrop audio_token_id auto_map aux_loss_alpha
-    bad_words_ids balance_loss_coef begin_suppress_tokens bf16 bias_dropout_fusion block_mlp_init_scale block_norm_eps
-    block_out_init_scale block_use_xavier_init boa_token_id boi_token_id boi_token_index bos_token bos_token_id
-    cache_implementation calc_logits_for_entire_prompt chunk_size_feed_forward classif_dropout classifier_activation
-    classifier_dropout classifier_dropout_prob clip_qkv cls_token_id compression_config conv_use_xavier_init
-    cross_attention_hidden_size custom_pipelines d_inner decoder_layerdrop decoder_start_token_id default_output_length
-    dense_seq_output deterministic_flash_attn diversity_penalty do_sample dropout dropout_rate dtype early_stopping embd_pdrop
-    embed_dropout embedding_dropout embedding_multiplier encoder_layerdrop encoder_no_repeat_ngram_size eoa_token_id
-    eoa_token_index eoi_token_id eoi_token_index eos_token eos_token_id eot_token_id ep_size epsilon expert_dtype
-    experts_per_token exponential_decay_length_penalty ffn_dropout final_logit_softcapping finetuned_from finetuning_task
-    force_bos_token_to_be_generated forced_bos_token_id forced_eos_token_id fp16 fp32 full_attn_mod fused_add_norm
-    global_head_dim gradient_checkpointing hidden_dropout hidden_dropout_prob id2label ignore_index image_end_token_id
-    image_grid_pinpoints image_placeholder image_seq_len image_seq_length image_start_token_id image_token_id
-    image_token_index img_token_compression_config indexer_rope_interleave inference_runner init_config init_device
-    init_method init_std initial_context_length initializer_cutoff_factor initializer_factor initializer_range
-    interpolate_factor is_composition is_llama_config label2id language language_model_only languages layer_norm_eps
-    layer_norm_epsilon layerdrop layernorm_epsilon length_penalty license logit_scale logits_scaling mamba_ssm_dtype
-    mask_feature_length mask_feature_min_masks mask_feature_prob mask_time_length mask_time_min_masks mask_time_prob
-    mask_token_id masked_softmax_fusion max_batch_size max_image_size max_length max_sequence_length max_window_layers
-    media_placeholder_token_id merge_type min_length mla_use_nope mlp_dropout mm_projector_type model_max_length model_name
-    moe_aux_loss_coef moe_router_activation_func moe_router_dtype n_ctx n_group neftune_noise_alpha no_repeat_ngram_size
-    norm_eps norm_epsilon norm_topk_prob num_beam_groups num_beams num_image_tokens num_labels num_logits_to_keep
-    num_return_sequences offset_alibi order_of_interleaved_layers original_max_position_embeddings original_rope
-    output_attentions output_gate_type output_hidden_states output_past output_router_logits output_scores pad_key_length
-    pad_token pad_token_id pad_vocab_size_multiple partial_rotary_factor perceiver_config pixel_shuffle_factor pos_emb_type
+    _attn_implementation _attn_implementation_autoset _commit_hash _name_or_path activation_situ_beta alibi_bias_max
+    architectures attention_multiplier attention_softmax_in_fp32 attention_value_scale attn_implementation
+    attn_logit_softcapping attn_pdrop auto_map bad_words_ids begin_suppress_tokens bf16 block_mlp_init_scale block_norm_eps
+    block_out_init_scale bos_token cache_implementation calc_logits_for_entire_prompt chunk_size_feed_forward
+    classifier_activation clip_qkv compression_config cross_attention_hidden_size custom_pipelines d_inner decoder_layerdrop
+    default_output_length dense_seq_output deterministic_flash_attn diversity_penalty do_sample dtype early_stopping
+    embd_pdrop embedding_multiplier encoder_layerdrop encoder_no_repeat_ngram_size eos_token ep_size epsilon expert_dtype
+    experts_per_token exponential_decay_length_penalty final_logit_softcapping finetuned_from finetuning_task
+    force_bos_token_to_be_generated fp16 fp32 full_attn_mod fused_add_norm global_head_dim gradient_checkpointing id2label
+    ignore_index image_grid_pinpoints image_placeholder image_seq_len image_seq_length img_token_compression_config
+    indexer_rope_interleave inference_runner init_config init_device init_method initial_context_length interpolate_factor
+    is_composition is_llama_config label2id language language_model_only languages layer_norm_eps layer_norm_epsilon layerdrop
+    layernorm_epsilon length_penalty license logit_scale logits_scaling mamba_ssm_dtype masked_softmax_fusion max_batch_size
+    max_image_size max_length max_sequence_length max_window_layers merge_type min_length mla_use_nope mm_projector_type
+    model_max_length model_name moe_router_activation_func moe_router_dtype n_ctx n_group neftune_noise_alpha
+    no_repeat_ngram_size norm_eps norm_epsilon norm_topk_prob num_beam_groups num_beams num_image_tokens num_labels
+    num_logits_to_keep num_return_sequences offset_alibi order_of_interleaved_layers original_max_position_embeddings
+    original_rope output_attentions output_gate_type output_hidden_states output_past output_router_logits output_scores
+    pad_key_length pad_token pad_vocab_size_multiple partial_rotary_factor perceiver_config pixel_shuffle_factor pos_emb_type
     pre_allocate_kv_cache prefix pretraining_tp problem_type process_image_mode projector_hidden_act projector_ln_eps
-    pruned_heads qa_dropout quantization quantization_config query_pre_attn_scalar remove_invalid_values
-    reorder_and_upcast_attn repetition_penalty resid_pdrop residual_dropout residual_in_fp32 residual_multiplier return_dict
-    return_dict_in_generate rms_norm_eps rope rope_interleave rope_interleaved rope_local_base_freq rope_mode rope_parameters
-    rope_pct rope_ratio rope_scaling rope_theta rope_type rotary rotary_dim rotary_emb_base rotary_emb_interleaved
-    rotary_emb_scale_base rotary_pct rotary_scaling_factor routed_scaling_factor router_aux_loss_coef router_jitter_noise
-    router_z_loss_coef sampling scale_attention_softmax_in_fp32 scale_attn_by_inverse_layer_idx scale_attn_weights
-    scoring_func sentence_transformers sep_token_id seq_aux seq_classif_dropout size skip_bias_add skip_bias_add_qkv
-    slow_but_exact sparse_disable_index_value sparse_init_block sparse_local_block sparse_score_type summary_activation
-    summary_first_dropout summary_proj_to_labels summary_type summary_use_proj suppress_tokens swa_rope_theta swiglu_alpha
-    swiglu_limit task_specific_params temperature tf_legacy_loss tie_weights_ time_step_rank tokenizer_class tokenizer_name
-    top_k top_p topk_group topk_method torch_dtype torchscript transformers_version typical_p unk_token_id unpad_inputs
-    unsloth_fixed unsloth_version use_base_siglip use_bfloat16 use_cache use_flash_attn use_flash_attn_cross_entropy
-    use_flash_attn_rotary use_grouped_topk use_image_newline_parameter use_mamba_kernels use_mrope use_pos_enc
-    use_unified_vision_chunk validate_runner_input verbose video_attn_type video_placeholder video_seq_length video_token_id
-    video_token_index vision_end_token_id vision_feature_layer vision_feature_select_strategy vision_segment_max_frames
-    vision_soft_tokens_per_image vision_start_token_id vision_token_id vocab_file
+    pruned_heads quantization quantization_config query_pre_attn_scalar remove_invalid_values reorder_and_upcast_attn
+    repetition_penalty resid_pdrop residual_in_fp32 residual_multiplier return_dict return_dict_in_generate rms_norm_eps rope
+    rope_interleave rope_interleaved rope_local_base_freq rope_mode rope_parameters rope_pct rope_ratio rope_scaling
+    rope_theta rope_type rotary rotary_dim rotary_emb_base rotary_emb_interleaved rotary_emb_scale_base rotary_pct
+    rotary_scaling_factor routed_scaling_factor sampling scale_attention_softmax_in_fp32 scale_attn_by_inverse_layer_idx
+    scale_attn_weights scoring_func sentence_transformers seq_aux size skip_bias_add skip_bias_add_qkv slow_but_exact
+    sparse_disable_index_value sparse_init_block sparse_local_block sparse_score_type summary_activation
+    summary_proj_to_labels summary_type summary_use_proj suppress_tokens swa_rope_theta swiglu_alpha swiglu_limit
+    task_specific_params temperature tie_weights_ time_step_rank tokenizer_class tokenizer_name top_k top_p topk_group
+    topk_method torch_dtype torchscript transformers_version typical_p unpad_inputs unsloth_fixed unsloth_version
+    use_base_siglip use_bfloat16 use_cache use_flash_attn use_flash_attn_cross_entropy use_flash_attn_rotary use_grouped_topk
+    use_image_newline_parameter use_mamba_kernels use_mrope use_pos_enc use_unified_vision_chunk validate_runner_input verbose
+    video_attn_type video_placeholder video_seq_length vision_feature_layer vision_feature_select_strategy
+    vision_segment_max_frames vision_soft_tokens_per_image vocab_file
 """
 HARMLESS = frozenset(_KEYS.split())
 # Keys that say what is so anyway; with any other value they are reported.
@@ -118,7 +113,9 @@ def is_harmless(key: str, value: Any, spec: Mapping[str, Any]) -> bool:
     Such are keys of no consequence, empty ones, those at the value that is usual, and those that say again what the spec says.
     """
     name = key.rsplit(".", 1)[-1]
-    if name in HARMLESS or name in FURTHER or name.startswith("_") or value is None or value == [] or value == {}:
+    if name in HARMLESS or name in FURTHER or name.startswith("_") or value in (None, [], {}):
+        return True
+    if _WORDS.search(name):
         return True
     if name in AGAIN and value == spec.get(AGAIN[name]):
         return True

@@ -14,7 +14,7 @@ from llmcalc.importers.stored_packing import FLOATS, Contents, Held, is_gguf, un
 from llmcalc.importers.tensors import Checkpoint, fault
 from llmcalc.quantity import Dim
 
-HEADS = ("lm_head", "embed_out", "output", "decoder", "output_projection", "head")
+HEADS = ("lm_head", "embed_out", "output", "decoder", "output_projection", "head", "proj_out")
 TABLES = ("embed_tokens", "shared", "word_embeddings", "wte", "tok_embeddings", "embed_in", "embedding", "token_embd", "embeddings")
 NO_CONFIG = "the file holds tensors only, no config; put config.json beside it"
 
@@ -40,18 +40,15 @@ def _copies(held: Iterable[Held], blueprint: Blueprint) -> set[str]:
     if table is None:
         return set()
     shape = tuple(map(int, table.shape))
-    owned = sum(tuple(map(int, w.shape)) == shape and not w.tied_to for w in tables)
+    alike = [h.name for h in held if h.shape == shape and layer_of(h.name) is None]
 
     def named(words: tuple[str, ...]) -> list[str]:
-        alike = (h.name for h in held if h.shape == shape and layer_of(h.name) is None)
         return [name for name in alike if name.removesuffix(".weight").rsplit(".", 1)[-1] in words]
 
-    held = list(held)
-    heads, rest = named(HEADS), sorted(named(TABLES), key=lambda name: (name.count("."), name))
-    surplus = max(len(heads) + len(rest) - owned, 0)
-    # The head is the copy where it is tied; else the longest names are, those inside of the stacks.
-    order = heads + rest[::-1] if any(w.role == "lm_head" and w.tied_to for w in tables) else rest[::-1] + heads
-    return set(order[:surplus])
+    owned = sum(w.role == "embedding" and not w.tied_to for w in tables)
+    # Of several tables those with the shortest names are meant, outside of the stacks.
+    inner = sorted(named(TABLES), key=lambda name: (name.count("."), name))[owned:]
+    return {*inner, *(named(HEADS) if any(w.role == "lm_head" and w.tied_to for w in tables) else ())}
 
 
 def _listed(amounts: dict[str, int]) -> str:
@@ -59,12 +56,12 @@ def _listed(amounts: dict[str, int]) -> str:
 
 
 def _words(contents: Contents, missing: int) -> tuple[list[Held], str]:
-    """32-bit words that hold 4 or 8 bits an element, as many as the config has it; none of both leaves it open."""
-    for bits in (4, 8, 2):
+    """32-bit words unpacked by the bits an element that give the config's count; where none do, it is left open."""
+    for bits in (4, 8, 2, 3, 6, 5):
         if sum(tensor.elements for tensor in contents.words) * 32 // bits == missing:
             name = f"INT{bits}"
             return [Held(t.name, (*t.shape[:-1], t.shape[-1] * 32 // bits), t.dtype, name) for t in contents.words], ""
-    return [], "32-bit words (weight_packed) that unpack to no count that the config predicts"
+    return [], "32-bit words that unpack to no count that the config predicts"
 
 
 def _dtype(held: Iterable[Held], blueprint: Blueprint, gguf: bool) -> str:
