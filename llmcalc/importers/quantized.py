@@ -111,7 +111,7 @@ def _method(config: Mapping[str, Any], method: str) -> str | None:
 
 
 def stored(data: Mapping[str, Any], modules: frozenset[str]) -> Stored:
-    """The quantisation of a config's weights; ``modules`` are what the model has of attention, experts, shared experts, dense FFNs."""
+    """The quantisation of a config's weights; ``modules`` are those of PARTS that the model has."""
     inner = data.get("text_config")
     holders = [data, *([inner] if isinstance(inner, Mapping) else [])]
     keys = ("quantization_config", "compression_config", "quantization")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from llmcalc.importers.config import Config
-from llmcalc.importers.families.heads import LANGUAGE, encoder, linear, norm, purpose, refused, table, topped, transform
+from llmcalc.importers.families.heads import LANGUAGE, encoder, linear, norm, purpose, refused, table, topped, transform, unfit
 from llmcalc.importers.shape import Spec, biases, every, heads_of, layer_types
 
 
@@ -50,7 +50,16 @@ def nomic_bert(c: Config, task: Any) -> Spec:
     }  # fmt: skip
     for name, other in theirs.items():
         c.names.setdefault(name, []).append(other)
-    for key in ("qkv_proj_bias", "mlp_fc1_bias", "mlp_fc2_bias", "prenorm", "parallel_block", "use_rms_norm", "num_experts", "causal"):
+    for key in (
+        "qkv_proj_bias",
+        "mlp_fc1_bias",
+        "mlp_fc2_bias",
+        "prenorm",
+        "parallel_block",
+        "use_rms_norm",
+        "num_experts",
+        "causal",
+    ):
         if c.get(key):
             raise unfit(c, key, "only the models without biases and experts, with LayerNorm behind each sub-layer, are read here")
     if c.text("activation_function", "swiglu") not in ("swiglu", "silu"):

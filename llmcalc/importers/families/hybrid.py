@@ -154,6 +154,7 @@ def _adapters(c: Config, ffn: int, copies: int) -> list[Spec]:
 
 def zamba2(c: Config, _: Any) -> Spec:
     """Zamba 2: Mamba-2 layers, a few attention blocks in turn, and low-rank adapters that make them each layer's own."""
+    c.asked.add("state_size")  # mamba_d_state is what the class reads
     ffn = c.count("intermediate_size", 0, least=0) or 4 * c.count("hidden_size")
     usual = "MMMMMMH" + "MMMMMH" * 6 + "MMMMH" + "MMMH" + "MM"
     names = {"M": "linear_attention", "H": "hybrid"}

@@ -133,6 +133,12 @@ def hunyuan_v1_moe(c: Config, _: Any) -> Spec:
             return c.each(key, layers, int) or []
         return [c.count(key, default)] * layers
 
+    # The authors' own code reads more than transformers; published files say the same in both.
+    for key, usual in (("moe_intermediate_size", ffn), ("num_shared_expert", 1), ("moe_layer_num_skipped", 0)):
+        said = c.get(key, usual)
+        if (said if isinstance(said, list) else [said]) not in ([usual], [usual] * layers):
+            raise c.error(key, f"found {str(said)[:60]}, allowed: {usual} in every layer")
+    c.asked |= {"attention_head_dim", "norm_type", "use_mixed_mlp_moe"}
     count, used = listed("num_experts"), listed("moe_topk", 1)
     blocks: list[Spec] = [{"moe": {"experts": n, "top_k": k, "ffn": ffn, "shared": 1}} for n, k in zip(count, used, strict=True)]
     return decoder(c, ffn=None, qk_norm="head", biases=biases(attention=c.flag("attention_bias")), blocks=blocks)
@@ -225,7 +231,7 @@ def mimo_v2_flash(c: Config, _: Any) -> Spec:
     layers, window = spec["layers"], c.maybe("sliding_window_size")
     if window is None:
         window = max(1, c.count("sliding_window") - 1)
-    said = c.each("hybrid_layer_pattern", layers, int) or [int(0 < index and (index + 1) % 6 > 0) for index in range(layers)]
+    said = c.each("hybrid_layer_pattern", layers, int) or [int(index > 0 and (index + 1) % 6 > 0) for index in range(layers)]
     usual = ["sliding_attention" if slides else "full_attention" for slides in said]
     slide = {
         "sinks": c.flag("add_swa_attention_sink_bias", True) or None,

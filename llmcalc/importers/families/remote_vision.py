@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from llmcalc.importers.config import Config
-from llmcalc.importers.families.tensors import linear, norm, table
+from llmcalc.importers.families.tensors import norm, table
 from llmcalc.importers.families.towers import internvl as intern_vit
 from llmcalc.importers.families.vision import merged, shrunk, text_of, two_linears
-from llmcalc.importers.shape import Spec, biases, decoder
+from llmcalc.importers.shape import Spec, decoder
 
 
 class Whole(NamedTuple):
