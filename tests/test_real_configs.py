@@ -64,6 +64,8 @@ METHODS: list[tuple[str, dict[str, Any], dict[str, Any], str | None]] = [
     ("gptq of 8 bits", QUANTISED, {"quant_method": "gptq", "bits": 8, "group_size": 128}, "gptq-8bit"),
     ("gptq of 3 bits", QUANTISED, {"quant_method": "gptq", "bits": 3, "group_size": 128}, None),
     ("gptq, one group a row", QUANTISED, {"quant_method": "gptq", "bits": 4, "group_size": -1}, None),
+    ("gptq, some modules otherwise", QUANTISED,
+     {"quant_method": "gptq", "bits": 4, "group_size": 128, "dynamic": {"-:.*mlp.*": {}}}, None),
     ("awq in 64", QUANTISED, {"quant_method": "awq", "bits": 4, "group_size": 64}, None),
     ("a list for a number", QUANTISED, {"quant_method": "awq", "bits": [4], "group_size": 64}, None),
     ("bitsandbytes of 8 bits", QUANTISED, {"quant_method": "bitsandbytes", "load_in_8bit": True}, "int8"),

@@ -99,6 +99,8 @@ def _method(config: Mapping[str, Any], method: str) -> str | None:
         block = config.get("weight_block_size")
         return "fp8" if block is None else "fp8-block" if block == [128, 128] else None
     if method in ("gptq", "awq"):
+        if config.get("dynamic") or config.get("lm_head") or config.get("zero_point") is False:
+            return None  # other bits for some modules, a head with them, or no zero points
         return GROUPED.get((method, config.get("bits"), config.get("group_size")))  # type: ignore[arg-type]
     if method == "bitsandbytes":
         if config.get("load_in_8bit"):
