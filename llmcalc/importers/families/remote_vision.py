@@ -22,7 +22,10 @@ class Whole(NamedTuple):
 
 def internvl_chat(c: Config, _: Any) -> Spec:
     """InternVL 1.5 to 3.5: InternViT, a square of patches side by side, a norm and two matrices, any language model."""
-    language = c.sub("llm_config")
+    inside = c.get("llm_config")
+    kind = inside.get("model_type") if isinstance(inside, dict) else None
+    # Its type may be one that transformers does not have either.
+    language = c.sub("llm_config", kind if isinstance(kind, str) else "")
     v = c.sub("vision_config", "internvl_vision")
     v.known = v.known._replace(defaults={**v.known.defaults, **INTERN_VIT})
     v.names["attention_bias"], v.names["use_qk_norm"] = ["qkv_bias"], ["qk_normalization"]
