@@ -29,7 +29,7 @@ def blueprint(config: dict[str, Any]) -> Blueprint:
 
 @pytest.mark.parametrize("row", [pytest.param(row, id=row["model"]) for row in ROWS])
 def test_published(row: dict[str, Any]) -> None:
-    """The count of the repository's files (``apart``: correction biases of routers, buffers here), cache, quantisation."""
+    """The count of the repository's files (``apart``: correction biases and rotary tables, buffers here), cache, quantisation."""
     found = blueprint(row["config"])
     assert params.count(found).total + row.get("apart", 0) == row["published"]
     if "kv_per_token" in row:

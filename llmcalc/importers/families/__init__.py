@@ -71,7 +71,7 @@ MODULES = {
     "bailing_moe_v2 arctic grok-1",
     "remote_more": "jais btlm codeshell phi-msft mixformer-sequential phi3small plamo openelm nemotron-nas deci RefinedWeb "
     "RefinedWebModel minimax_text_01 minimax_m1 mamba_ssm mimo",
-    "remote_vision": "internvl_chat phi3_v",
+    "remote_vision": "internvl_chat phi3_v kimi_vl",
     "vision": (
         "llava llava_next llava_next_video llava_onevision qwen2_vl qwen2_5_vl qwen3_vl qwen3_vl_moe qwen3_5 qwen3_5_moe exaone4_5 "
         "glm4v glm4v_moe glm46v mistral3 lighton_ocr idefics3 smolvlm gemma3 shieldgemma2 video_llava vipllava paligemma llama4 "

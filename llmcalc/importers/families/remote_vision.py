@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from llmcalc.importers.config import Config
-from llmcalc.importers.families.tensors import norm, table
+from llmcalc.importers.families.tensors import linear, norm, table
 from llmcalc.importers.families.towers import internvl as intern_vit
+from llmcalc.importers.families.towers import kimi as moon_vit
 from llmcalc.importers.families.vision import merged, shrunk, text_of, two_linears
 from llmcalc.importers.shape import Spec, decoder
 
@@ -82,4 +83,21 @@ def phi3_v(c: Config, _: Any) -> Spec:
     return {**spec, "window": window, "vision": merged(vision, 2)}
 
 
-FAMILIES = {"internvl_chat": internvl_chat, "phi3_v": phi3_v}
+def kimi_vl(c: Config, task: Any) -> Spec:
+    """Kimi-VL: MoonViT, a norm, a square of patches side by side, two matrices, DeepSeek-V3's layers."""
+    text = c.sub("text_config")
+    v = c.sub("vision_config", "kimi_k25_vision")
+    vision, kernel = moon_vit(v), v.chosen("merge_kernel_size") or [2, 2]
+    if len(kernel) != 2 or min(kernel) < 1:
+        raise v.error("merge_kernel_size", f"found {kernel}, allowed: height and width")
+    wide = vision["hidden"] * kernel[0] * kernel[1]
+    spec = text_of(c, task, text)
+    projector = [
+        *norm("projector_norm", vision["hidden"]),
+        *linear("projector_1", wide, wide, rows="image_token"),
+        *linear("projector_2", spec["hidden"], wide, rows="image_token"),
+    ]
+    return {**spec, "vision": {**vision, "outside": projector}}
+
+
+FAMILIES = {"internvl_chat": internvl_chat, "phi3_v": phi3_v, "kimi_vl": kimi_vl}
