@@ -18,11 +18,15 @@ def _dense(
     act = f"{prefix}activated"
     for role in ("gate", "up") if spec.gated else ("up",):
         draft.linear(at, prefix + role, out=f, into=h, reads=reads, writes=prefix + role, bias=role in spec.biases,
-                     split="column", **common)  # type: ignore[arg-type]  # fmt: skip
-    draft.op(at, f"{prefix}activation", part, "activation", prefix + ("gate" if spec.gated else "up"), act, wide)
+                     split="column", fused=f"{prefix}gate_up" if spec.fused and spec.gated else "",
+                     **common)  # type: ignore[arg-type]  # fmt: skip
+    draft.op(at, f"{prefix}activation", part, "activation", prefix + ("gate" if spec.gated else "up"), act, wide,
+             form=(spec.activation,))  # fmt: skip
     if spec.gated:
         draft.op(at, f"{prefix}product", part, "multiply", (act, f"{prefix}up"), f"{prefix}product", wide)
     last = f"{prefix}product" if spec.gated else act
+    if spec.dropout:
+        draft.op(at, f"{prefix}dropout", part, "dropout", last, last, wide)
     draft.linear(at, f"{prefix}down", out=h, into=f, reads=last, writes=writes, bias="down" in spec.biases,
                  split="row", **common)  # type: ignore[arg-type]  # fmt: skip
 

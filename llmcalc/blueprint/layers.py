@@ -12,6 +12,7 @@ class Norm(NamedTuple):
     kind: str
     gain: bool
     bias: bool
+    form: str = "plain"
 
 
 class Attention(NamedTuple):
@@ -41,6 +42,9 @@ class Attention(NamedTuple):
     kv_rank: int = 0
     nope_dim: int = 0
     rope_dim: int = 0
+    rotary: bool = False
+    form: tuple[str, ...] = ()  # how the scores are computed: softcap, dropout, upcast
+    fused: bool = False
 
 
 class Mixer(NamedTuple):
@@ -69,6 +73,8 @@ class Ffn(NamedTuple):
     gated: bool
     activation: str
     biases: frozenset[str]
+    fused: bool = False
+    dropout: bool = False
 
 
 class Mixture(NamedTuple):
@@ -115,6 +121,7 @@ class Layer(NamedTuple):
     parallel: str
     shared_blocks: int
     further: tuple[Further, ...]
+    dropout: bool = False
 
 
 class Setting(NamedTuple):
@@ -124,6 +131,7 @@ class Setting(NamedTuple):
     causal: bool
     cross: bool
     relative_rows: int = 0
+    positions: str = "none"
 
 
 class StackPlan(NamedTuple):
@@ -136,3 +144,4 @@ class StackPlan(NamedTuple):
     norm: Norm
     final_norm: bool
     outside: tuple[Further, ...] = ()
+    dropout: frozenset[str] = frozenset()

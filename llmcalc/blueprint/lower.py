@@ -48,6 +48,8 @@ class _Layers:
         layer, draft, h = self.layer, self.draft, self.h
         if layer.placement in ("sandwich", "output"):
             draft.norm(at, f"{name}_post_norm", layer.norm, h, outputs[0], outputs[0])
+        if layer.dropout:
+            draft.op(at, f"{name}_dropout", name, "dropout", outputs[0], outputs[0], h)
         draft.op(at, f"{name}_residual", name, "add", ("x", *outputs), "x", h)
         if layer.placement == "post":
             draft.norm(at, f"{name}_post_norm", layer.norm, h, "x", "x")
@@ -150,6 +152,8 @@ def lower(spec: ModelSpec, name: str) -> Blueprint:
             own.further((after if tensor.after else before)(plan.name, rows), tensor)
         if plan.final_norm and plan.name != "vision":
             own.norm(after(plan.name, rows), "final_norm", plan.norm, widths[plan.name], "x", "x")
+            if "final" in plan.dropout:
+                own.op(after(plan.name, rows), "final_dropout", "norm", "dropout", "x", "x", widths[plan.name])
         if plan.name in TOWERS:
             # A tower is one part of the model, however it is built inside.
             own.weights = [weight._replace(part=plan.name) for weight in own.weights]

@@ -28,12 +28,23 @@ def norm_of(block: Block) -> Norm:
     kind = block.norm or "rmsnorm"
     default_bias = kind == "layernorm"
     bias = default_bias if block.norm_bias is None else block.norm_bias
-    return Norm(kind, kind != "none", bias and kind != "none")
+    return Norm(kind, kind != "none", bias and kind != "none", block.norm_form or "plain")
 
 
 def placement_of(block: Block) -> str:
     """Where the norms of a layer stand; before the sub-layer unless said."""
     return block.norm_placement or "pre"
+
+
+def _scores_form(block: Block, setting: Setting) -> tuple[str, ...]:
+    """How the scores are computed. Models with positions inside of attention came with softmax in fp32, those before them
+    without."""
+    said = {
+        "softcap": block.softcap,
+        "dropout": "attention" in (block.dropout or ()),
+        "upcast": setting.positions in ("rotary", "alibi"),
+    }
+    return tuple(name for name, holds in said.items() if holds)
 
 
 def _attention(block: Block, setting: Setting, windowed: bool) -> Attention:
@@ -58,6 +69,9 @@ def _attention(block: Block, setting: Setting, windowed: bool) -> Attention:
         values_are_keys=bool(block.values_are_keys),
         reuses_kv=block.reuses_kv or "none",
         sparse_index=None if index is None else (index.heads, index.dim, index.top_k),
+        rotary=setting.positions == "rotary",
+        form=_scores_form(block, setting),
+        fused="qkv" in (block.fused or ()),
     )
     mla = block.mla
     if mla is None:
@@ -101,13 +115,16 @@ def _ffn(block: Block, mixture: bool) -> Ffn | Mixture | None:
     activation = block.activation or "silu"
 
     def dense(dim: int, gated: bool = gated) -> Ffn | None:
-        return Ffn(dim, gated, activation, biases & {"gate", "up", "down"}) if dim else None
+        if not dim:
+            return None
+        fused, drops = "gate_up" in (block.fused or ()), "activation" in (block.dropout or ())
+        return Ffn(dim, gated, activation, biases & {"gate", "up", "down"}, fused, drops)
 
     moe = block.moe
     if moe is None or not mixture:
         return dense(block.ffn or 0)
     of_experts = gated if moe.gated is None else moe.gated
-    expert = Ffn(moe.ffn, of_experts, activation, frozenset({"gate", "up", "down"} if "experts" in biases else ()))
+    expert = Ffn(moe.ffn, of_experts, activation, frozenset({"gate", "up", "down"} if "experts" in biases else ()), True)
     shared = moe.shared_ffn or (moe.shared or 0) * moe.ffn
     return Mixture(moe.experts, moe.top_k, expert, dense(shared, of_experts),
                    bool(moe.shared_gate), "router" in biases, moe.correction_bias or "",
@@ -148,6 +165,7 @@ def _layer(block: Block, letter: str, kind: Kind, mixture: bool, setting: Settin
         block.parallel or "none",
         block.shared_blocks or 0,
         further(block.extra),
+        "residual" in (block.dropout or ()),
     )
 
 
@@ -161,7 +179,8 @@ def _stack(name: str, spec: ModelSpec | Stack, base: Block, setting: Setting, di
     layers = tuple(made[key] for key in keys)
     final_norm = placement_of(base) != "post" if spec.final_norm is None else spec.final_norm
     outside = further(spec.outside)
-    return StackPlan(name, setting.hidden, layers, distinct or len(layers), norm_of(base), final_norm, outside)
+    return StackPlan(name, setting.hidden, layers, distinct or len(layers), norm_of(base), final_norm, outside,
+                     frozenset(base.dropout or ()))  # fmt: skip
 
 
 def position_rows(spec: ModelSpec) -> int:
@@ -204,7 +223,8 @@ def stacks(spec: ModelSpec) -> tuple[StackPlan, ...]:
     found = []
     hidden = spec.hidden or 0
     rows = position_rows(spec) if spec.positions == "disentangled" else 0
-    setting = Setting(hidden, causal=spec.type != "encoder", cross=spec.type == "encoder-decoder", relative_rows=rows)
+    setting = Setting(hidden, causal=spec.type != "encoder", cross=spec.type == "encoder-decoder", relative_rows=rows,
+                      positions=spec.positions)  # fmt: skip
     main = _stack("encoder" if spec.type == "encoder" else "decoder", spec, spec, setting, spec.distinct_layers)
     for name, tower in (("vision", spec.vision), ("audio", spec.audio)):
         if tower is not None:
@@ -212,7 +232,7 @@ def stacks(spec: ModelSpec) -> tuple[StackPlan, ...]:
             found.append(_stack(name, tower, tower, Setting(tower.hidden or hidden, causal=False, cross=False)))
     if spec.encoder is not None:
         # What holds in the decoder's layers holds in the encoder's too, unless it says otherwise; a pattern is its own.
-        own = Setting(spec.encoder.hidden or hidden, causal=False, cross=False)
+        own = Setting(spec.encoder.hidden or hidden, causal=False, cross=False, positions=spec.positions)
         encoder = _stack("encoder", spec.encoder, merged(spec, spec.encoder), own)
         found.append(encoder if spec.encoder.final_norm is not None else encoder._replace(final_norm=main.final_norm))
     return (*found, main)
