@@ -174,10 +174,8 @@ class Eager:
         return self.same(self.unary(self.same(x, "scaled"), "tanh", keeps="output"), "capped")
 
     def softmax(self, x: Tensor, *, upcast: bool) -> Tensor:
-        """Keeps its output; in fp32 where it upcasts or autocast says so, reading its input as it is."""
-        out = self.make(x.elements, FP32 if upcast or self.autocast else x.item, "softmax")
-        self.tape.run("softmax", [Operand(x, (out,), x.size)], [out])
-        return out
+        """Keeps its output; in fp32, of a copy, where it upcasts or autocast says so (only fp16 has a kernel that does both)."""
+        return self.unary(self.cast(x, FP32, "fp32 scores") if upcast else self.raised(x), "softmax", keeps="output")
 
     def rotary(self, x: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
         """x cos + rotate_half(x) sin."""

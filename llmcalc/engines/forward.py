@@ -123,6 +123,10 @@ class Forward:
         weight = self.weight(op.weight)
         elements = product((self.seq, self.seq, op.width)) if op.rows == "pair" else product((self.tokens, op.width))
         index: Tensor | None = None
+        if op.reads[0] == "tokens" and "encoded" in self.values:
+            # A decoder beside an encoder reads its labels, shifted.
+            index = self.eager.make(self.tokens, INT64, "decoder input")
+            self.tape.run("shift", [], [index])
         if op.reads[0] in ("position_ids", "distances"):
             index = self.eager.make(product((self.seq, self.seq)) if op.rows == "pair" else self.seq, INT64, "indices")
             self.tape.run("arange", [], [index])
@@ -165,7 +169,7 @@ class Forward:
         width = sum(w.shape[0] for w in group[1:]) + group[0].shape[0] if len(group) > 1 else op.width
         out = self.linear(x, op.weight, product((self.rows(op), width)))
         if op.part == "lm_head":
-            self.tape.to_the_end.add(out.storage)
+            (self.tape.to_stay if self.recipe.keep_logits else self.tape.to_the_end).add(out.storage)
         if len(group) == 1:
             self.values[op.writes] = out
             return
@@ -239,16 +243,22 @@ class Forward:
             return
         eager, tape = self.eager, self.tape
         logits = self.read(op)
-        labels = self.eager.make(self.tokens + (1 if int(self.batch) == 1 else 0), INT64, "shifted labels")
         if "upcast" in op.form:
             logits = eager.cast(logits, FP32, "fp32 logits")
+            tape.to_the_end.add(logits.storage)
         kept = []
         if "shifted" in op.form:
-            tape.run("shift", [], [labels])
+            # One label more, at the end, and the first left out: a view where there is one sequence, of more a copy.
+            labels = eager.make(self.tokens + self.batch, INT64, "padded labels")
+            tape.run("pad", [], [labels])
+            tape.to_the_end.add(labels.storage)
+            if int(self.batch) > 1:
+                padded, labels = labels, eager.make(self.tokens, INT64, "shifted labels")
+                tape.run("shift", [Operand(padded)], [labels])
             kept.append(labels)
         logs = eager.unary(logits, "log_softmax", keeps="output")
         logs = eager.raised(logs)
         loss = eager.make(1, logs.item, "loss")
         total = eager.make(1, logs.item, "total weight")
         tape.run("nll_loss", [Operand(logs, (logs, *kept, total), logs.size)], [loss], also=[total])
-        tape.to_the_end.add(loss.storage)
+        tape.to_stay.add(loss.storage)

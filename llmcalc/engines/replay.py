@@ -67,6 +67,7 @@ class Replay:
                 self.kept.update(tensor.storage for tensor in kernel.keeps)
         for segment in tape.segments:
             self.kept.update(segment.captured)
+        self.kept.update(tape.to_stay)
         self.inside = inside
         self.saved_bytes = self._forward()
         self.phase, self.highest = "backward", 0
@@ -139,6 +140,10 @@ class Replay:
                 storage = tensor.storage
                 if self.last_read[storage] <= segment.start + i and not self.kept[storage]:
                     self._free(storage)
+        for kernel in kernels:
+            for tensor in kernel.outputs:
+                if not self.kept[tensor.storage]:
+                    self._free(tensor.storage)
 
     def _backward(self) -> None:
         self._mark(self.live, "start")
@@ -212,8 +217,6 @@ class Replay:
             if before.in_place and before.holders == 1:
                 self._drop(grad)
                 grad = before
-            elif grad.in_place and grad.holders == 1:
-                self._drop(before)
             else:
                 total = _Gradient(before.size, True)
                 total.holders = 1

@@ -79,6 +79,8 @@ class Tape:
         self.segments: list[Segment] = []
         # Alive to the end of the forward pass whether kept or not: outputs, autocast's copies of weights.
         self.to_the_end: set[Storage] = set()
+        # Alive until the next step, because the caller has them: the loss.
+        self.to_stay: set[Storage] = set()
         self.made_at: dict[Storage, int] = {}
 
     def new(self, elements: Any, item: int, label: str, part: str) -> Tensor:
