@@ -22,6 +22,7 @@ COMMANDS = {
     "flops": "flops",
     "weights": "weights",
     "fit": "fit",
+    "train": "train",
     "compute": "compute",
     "chinchilla": "chinchilla",
     "models": "catalogue",
@@ -81,7 +82,7 @@ def version(wanted: bool) -> None:
 def options(
     show_version: bool = typer.Option(False, "--version", callback=version, is_eager=True, help="Print the version and exit."),
 ) -> None:
-    """Size language models: parameters, weights, KV cache, FLOPs, training runs, compute-optimal tokens, GPU fit."""
+    """Size language models: parameters, weights, KV cache, FLOPs, GPU fit, training memory, training runs, compute-optimal tokens."""
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -141,10 +141,9 @@ class Forward:
         x = self.read(op)
         gain = self.weight(op.weight) if op.weight else None
         kind, form = op.form
-        groups = x.elements // int(op.width) * int(op.heads) if int(op.heads) > 1 else x.elements // op.width
-        if op.reads[0] == op.writes == "kv_latent":
-            # Part of the latents is normalised, the rotary key is not.
-            groups = self.tokens
+        # A statistic for each row and head. What is no row of tokens (a table of positions) is as long as it is.
+        whole = int(x.elements) // int(op.width)
+        groups = product((self.tokens, op.heads)) if whole * int(op.heads) == int(self.tokens) * int(op.heads) else whole
         if kind == "rmsnorm":
             self.values[op.writes] = self.eager.rms_norm(x, gain, groups, form)
         else:
@@ -166,7 +165,9 @@ class Forward:
         x = self.read(op)
         if op.part == "lm_head":
             self.tape.to_the_end.add(x.storage)  # the decoder's output is the caller's until the forward pass returns
-        width = sum(w.shape[0] for w in group[1:]) + group[0].shape[0] if len(group) > 1 else op.width
+        width = op.width
+        for other in group[1:]:
+            width = width + other.shape[0]
         out = self.linear(x, op.weight, product((self.rows(op), width)))
         if op.part == "lm_head":
             (self.tape.to_stay if self.recipe.keep_logits else self.tape.to_the_end).add(out.storage)

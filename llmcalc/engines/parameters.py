@@ -79,7 +79,9 @@ class Parameters:
         group = self.groups.get(weight.fused, [weight])
         leaf = f"{weight.fused or name}@{layer if weight.layers else ''}"
         if leaf not in self.made:
-            elements = sum(int(w.copies) * int(w.size) for w in group)
+            elements = product((group[0].copies, *group[0].shape))
+            for other in group[1:]:
+                elements = elements + product((other.copies, *other.shape))
             storage = Storage(0, leaf, weight.part, held=True)
             self.made[leaf] = Tensor(elements, self.item(weight), storage, needs_grad=name in self.own_trained, leaf=leaf)
         return self.made[leaf]

@@ -13,17 +13,25 @@ from llmcalc.engines.tape import Kernel, Operand, Segment, Storage, Tape, Tensor
 
 
 class Moment(NamedTuple):
-    """The highest point of a phase: bytes beside what stands all through the step, and what they are.
+    """The highest point of a phase: bytes beside what stands all through the step, and of these activations and finished
+    gradients; the rest are gradients on their way and what the kernel at work takes for itself."""
 
-    ``activations`` maps what was alive to True where it was kept for the backward pass. ``gradients`` are those finished,
-    ``passing`` those on their way and what the kernel at work uses.
-    """
+    size: int = 0
+    kernel: str = ""
+    activations: int = 0
+    gradients: int = 0
 
-    size: int
-    kernel: str
-    activations: dict[Storage, bool]
-    gradients: dict[str, int]
-    passing: int
+    @property
+    def passing(self) -> int:
+        """What is neither an activation nor a finished gradient."""
+        return self.size - self.activations - self.gradients
+
+
+class Inside(NamedTuple):
+    """What stood at a moment: activations, and finished gradients by parameter."""
+
+    activations: tuple[Storage, ...] = ()
+    gradients: tuple[tuple[str, int], ...] = ()
 
 
 class _Gradient:
@@ -37,16 +45,18 @@ class _Gradient:
 
 class Replay:
     """One step. ``keep_gradients``: finished ones stay until the optimizer's step; else each goes when it is there (it is
-    added to one that stands all the time, or its parameter is updated at once)."""
+    added to one that stands all the time, or its parameter is updated at once). ``look`` is the phase and size of a moment
+    to look into.
+    """
 
-    def __init__(self, tape: Tape, *, keep_gradients: bool, open_phase: str = "") -> None:
-        self.tape, self.keep_gradients = tape, keep_gradients
-        self.open_phase, self.phase = open_phase, "forward"
-        self.live = 0
-        self.peaks = {"forward": Moment(0, "", {}, {}, 0), "backward": Moment(0, "", {}, {}, 0)}
-        self.highest = 0
+    def __init__(self, tape: Tape, *, keep_gradients: bool, look: tuple[str, int] = ("", 0)) -> None:
+        self.tape, self.keep_gradients, self.look = tape, keep_gradients, look
+        self.phase = "forward"
+        self.live = self.activations = self.done = self.highest = 0
+        self.peaks = {"forward": Moment(), "backward": Moment()}
+        self.inside = Inside()
         self.sizes: dict[Storage, int] = {}
-        self.alive: set[Storage] = set()
+        self.alive: dict[Storage, None] = {}
         self.kept: Counter[Storage] = Counter()
         self.grads: dict[Tensor, _Gradient] = {}
         self.finished: dict[str, int] = {}
@@ -68,7 +78,7 @@ class Replay:
         for segment in tape.segments:
             self.kept.update(segment.captured)
         self.kept.update(tape.to_stay)
-        self.inside = inside
+        self.saved: tuple[Storage, ...] = ()
         self.saved_bytes = self._forward()
         self.phase, self.highest = "backward", 0
         self._backward()
@@ -80,12 +90,9 @@ class Replay:
 
     def _mark(self, size: int, kernel: str) -> None:
         self.highest = size
-        if self.phase == self.open_phase:
-            alive = {storage: self.kept[storage] > 0 for storage in self.alive}
-            there = sum(map(self._size, alive)) + sum(self.finished.values())
-            self.peaks[self.phase] = Moment(size, kernel, alive, dict(self.finished), size - there)
-        else:
-            self.peaks[self.phase] = Moment(size, kernel, {}, {}, 0)
+        self.peaks[self.phase] = Moment(size, kernel, self.activations, self.done)
+        if (self.phase, size) == self.look:
+            self.inside = Inside(tuple(self.alive), tuple(self.finished.items()))
 
     def _size(self, storage: Storage) -> int:
         found = self.sizes.get(storage)
@@ -97,15 +104,17 @@ class Replay:
         for tensor in kernel.outputs:
             storage = tensor.storage
             if not storage.held and storage not in self.alive:
-                self.alive.add(storage)
+                self.alive[storage] = None
+                self.activations += self._size(storage)
                 self._grow(self._size(storage), kernel.label)
         if kernel.scratch[0] and self.live + kernel.scratch[0] > self.highest:
             self._mark(self.live + kernel.scratch[0], kernel.label)
 
     def _free(self, storage: Storage) -> None:
         if storage in self.alive:
-            self.alive.discard(storage)
+            del self.alive[storage]
             self.live -= self._size(storage)
+            self.activations -= self._size(storage)
 
     def _let_go(self, index: int, kernel: Kernel) -> None:
         """Free what has been read for the last time and is not kept."""
@@ -121,6 +130,7 @@ class Replay:
         for storage in self.tape.to_the_end:
             if not self.kept[storage]:
                 self._free(storage)
+        self.saved = tuple(self.alive)
         return self.live
 
     def _recompute(self, segment: Segment) -> None:
@@ -149,8 +159,11 @@ class Replay:
         self._mark(self.live, "start")
         kernels = self.tape.kernels
         last = kernels[-1].outputs[0]
-        self._hold(last, _Gradient(int(last.size), True))
-        self.live += int(last.size)
+        # The loss's own gradient is the caller's.
+        root = _Gradient(int(last.size), True)
+        root.holders = 2
+        self.grads[last] = root
+        self.live += root.size
         segments = {s.start: s for s in self.tape.segments}
         for index in range(len(kernels) - 1, -1, -1):
             segment = self.segment_of.get(index)
@@ -160,10 +173,6 @@ class Replay:
             if index in segments:
                 for storage in segments[index].captured:
                     self._release(storage)
-
-    def _hold(self, tensor: Tensor, grad: _Gradient) -> None:
-        grad.holders += 1
-        self.grads[tensor] = grad
 
     def _drop(self, grad: _Gradient) -> None:
         grad.holders -= 1
@@ -234,5 +243,6 @@ class Replay:
         self.leaves.pop(leaf, None)
         if self.keep_gradients:
             self.finished[leaf] = grad.size
+            self.done += grad.size
         else:
             self._drop(grad)
