@@ -76,6 +76,12 @@ def model(text: str) -> Model:
     return Model(name, spec, lower(spec, name), path)
 
 
+def as_trained(model: Model) -> Blueprint:
+    """The model with a loss: an encoder that comes without a head gets that of masked language modelling."""
+    with_loss = any(op.kind == "loss" for op in model.blueprint.ops)
+    return model.blueprint if with_loss else lower(model.spec, model.name, masked=True)
+
+
 def models(texts: list[str]) -> list[Model]:
     """Several models; one bad name refuses them all."""
     return [model(text) for text in texts]

@@ -58,8 +58,26 @@ def embedding(draft: Draft, spec: ModelSpec, stack_names: list[str], h: Dim) -> 
             draft.linear(at, "embedding_projection", "projection", h, e, "x", "x", bias="projection" in biases_of(spec))
 
 
-def head(draft: Draft, spec: ModelSpec, at: Place, h: Dim) -> None:
-    """Pooler, and the language-model head (its own matrix, or the embedding's)."""
+def _masked_head(draft: Draft, spec: ModelSpec, at: Place, h: Dim) -> None:
+    """What an encoder is trained with (BERT, section 3.1): a linear, its activation and norm, and the embedding transposed."""
+    into, biases = Dim(spec.embedding_dim, "e") if spec.embedding_dim else h, biases_of(spec)
+    draft.linear(at, "head_transform", "lm_head", into, h, "x", "x", bias=bool(biases), rows="logit")
+    draft.op(at, "head_activation", "lm_head", "activation", "x", "x", into, rows="logit", form=(spec.activation or "gelu",))
+    draft.norm(at, "head_norm", norm_of(spec), into, "x", "x", part="lm_head")
+    vocab = Dim(spec.vocab or 0, "V")
+    draft.linear(at, "lm_head", "lm_head", vocab, into, "x", "logits", bias=True, split="vocab", rows="logit",
+                 tied_to=f"{at.prefix}.embedding")  # fmt: skip
+    draft.op(at, "loss", "lm_head", "loss", ("logits", "labels"), "loss", vocab, rows="logit")
+
+
+def head(draft: Draft, spec: ModelSpec, at: Place, h: Dim, *, masked: bool = False) -> None:
+    """Pooler, and the language-model head (its own matrix, or the embedding's).
+
+    ``masked``: an encoder that comes without a head gets the one that it is trained with, and no pooler.
+    """
+    if masked and not has_head(spec):
+        _masked_head(draft, spec, at, h)
+        return
     if spec.pooler:
         draft.linear(at, "pooler", "pooler", h, h, "x", "pooled", bias=True, rows="sequence")
     if not has_head(spec):

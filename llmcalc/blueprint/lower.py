@@ -128,8 +128,8 @@ def _rows(stack: str, alone: bool) -> str:
     return "encoder_token" if stack == "encoder" and not alone else "token"
 
 
-def lower(spec: ModelSpec, name: str) -> Blueprint:
-    """The blueprint of a model.
+def lower(spec: ModelSpec, name: str, *, masked: bool = False) -> Blueprint:
+    """The blueprint of a model; ``masked`` as it is trained, where that is an encoder without a head.
 
     Raises NoAnswer for a spec without an architecture (status ``unpublished``).
     """
@@ -161,7 +161,7 @@ def lower(spec: ModelSpec, name: str) -> Blueprint:
         draft.weights += own.weights
         draft.caches += own.caches
         draft.ops += own.ops
-    ends.head(draft, spec, after(text[-1], "token"), h)
+    ends.head(draft, spec, after(text[-1], "token"), h, masked=masked)
     vision = spec.vision
     return Blueprint(
         name,

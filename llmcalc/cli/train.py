@@ -125,8 +125,9 @@ def train(
     notes, figures, unknown = [], [], []
     for m in chosen:
         own = recipe._replace(seq=asked or min(DEFAULT_SEQ, m.blueprint.context or DEFAULT_SEQ))
+        blueprint = resolve.as_trained(m)
         try:
-            answer = engine.count(m.blueprint, own)
+            answer = engine.count(blueprint, own)
         except NoAnswer:
             if named:
                 raise
@@ -140,8 +141,10 @@ def train(
         })  # fmt: skip
         if named:
             notes += o.beyond(m.name, own.seq, m.blueprint)
+            if blueprint is not m.blueprint:
+                notes.append(f"{m.name}: with the head of masked language modelling, and no pooler")
         if explain:
-            figures += [o.figure(m, opened) for opened in engine.explain(m.blueprint, own)]
+            figures += [o.figure(m, opened) for opened in engine.explain(blueprint, own)]
     if card is not None:
         notes.append(f"{card.name}: {show_bytes(card.usable_bytes, unit)} usable, {card.usable_source}")
     if unknown:
