@@ -57,8 +57,9 @@ def self_attention(draft: Draft, at: Place, spec: Attention, norm: Norm, h: Dim,
                 draft.weight(at, f"{role}.bias", PART, "bias", (width,), split="column")
     _qk_norm(draft, at, spec, norm, a, k, d)
     if spec.rotary:
-        for role, width in made[:2]:
-            draft.op(at, f"{role}_rotary", PART, "rotary", role, role, width, inner=d)
+        turned = d if spec.rotary == spec.qk_dim else Dim(spec.rotary, "d_r")
+        for (role, width), heads in zip(made[:2], (a, k), strict=False):
+            draft.op(at, f"{role}_rotary", PART, "rotary", role, role, width, inner=turned, heads=heads)
     if spec.sinks:
         draft.weight(at, "sinks", PART, "table", (a,), split="column")
     # Keys that serve as values, and those of an earlier layer, are read and not made.
@@ -148,8 +149,8 @@ def latent_attention(draft: Draft, at: Place, spec: Attention, norm: Norm, h: Di
     draft.norm(at, "kv_a_norm", norm, r_kv, "kv_latent", "kv_latent")
     draft.linear(at, "kv_b", PART, a * (d_n + d_v), r_kv, "kv_latent", "kv", split="column")
     # The rotary part goes beside the other in queries, and beside the up-projected one in the keys of every head.
-    draft.op(at, "q_rotary", PART, "rotary", "q", "q", a * (d_n + d_r), inner=d_r)
-    draft.op(at, "k_rotary", PART, "rotary", ("kv", "kv_latent"), "k", a * (d_n + d_r), inner=d_r)
+    draft.op(at, "q_rotary", PART, "rotary", "q", "q", a * (d_n + d_r), inner=d_r, heads=a)
+    draft.op(at, "k_rotary", PART, "rotary", ("kv", "kv_latent"), "k", a * (d_n + d_r), inner=d_r, heads=a)
     draft.op(at, "scores", PART, "attention", ("q", "k", "kv"), "mixed", a * d_v, heads=a, qk=d_n + d_r, v=d_v,
              window=_window(spec), causal=spec.causal, cached_qk=r_kv + d_r, cached_v=r_kv, form=spec.form)  # fmt: skip
     # One latent for all heads: no rank of tensor parallelism can do with less than the whole.

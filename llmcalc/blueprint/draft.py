@@ -68,7 +68,9 @@ class Draft:
         ``copies`` and ``used`` count experts: stored, and gone through by one row.
         """
         group = f"{at.prefix}.{fused}" if fused else ""
-        name = self.weight(at, role, part, "matrix", (out, into), split=split, copies=copies, used=used, tied_to=tied_to, fused=group)
+        name = self.weight(
+            at, role, part, "matrix", (out, into), split=split, copies=copies, used=used, tied_to=tied_to, fused=group
+        )
         if bias:
             # A row-split linear adds its bias once, after the sum over ranks.
             self.weight(at, f"{role}.bias", part, "bias", (out,), split="" if split == "row" else split, copies=copies, used=used,

@@ -42,7 +42,7 @@ class Attention(NamedTuple):
     kv_rank: int = 0
     nope_dim: int = 0
     rope_dim: int = 0
-    rotary: bool = False
+    rotary: int = 0
     form: tuple[str, ...] = ()  # how the scores are computed: softcap, dropout, upcast
     fused: bool = False
 
@@ -121,7 +121,7 @@ class Layer(NamedTuple):
     parallel: str
     shared_blocks: int
     further: tuple[Further, ...]
-    dropout: bool = False
+    dropout: tuple[str, ...] = ()
 
 
 class Setting(NamedTuple):
@@ -132,6 +132,7 @@ class Setting(NamedTuple):
     cross: bool
     relative_rows: int = 0
     positions: str = "none"
+    rotary_dim: int = 0
 
 
 class StackPlan(NamedTuple):

@@ -48,7 +48,7 @@ class _Layers:
         layer, draft, h = self.layer, self.draft, self.h
         if layer.placement in ("sandwich", "output"):
             draft.norm(at, f"{name}_post_norm", layer.norm, h, outputs[0], outputs[0])
-        if layer.dropout:
+        if name in layer.dropout:
             draft.op(at, f"{name}_dropout", name, "dropout", outputs[0], outputs[0], h)
         draft.op(at, f"{name}_residual", name, "add", ("x", *outputs), "x", h)
         if layer.placement == "post":

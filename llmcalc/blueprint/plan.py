@@ -37,12 +37,13 @@ def placement_of(block: Block) -> str:
 
 
 def _scores_form(block: Block, setting: Setting) -> tuple[str, ...]:
-    """How the scores are computed. Models with positions inside of attention came with softmax in fp32, those before them
-    without."""
+    """How the scores are computed."""
+    scores = block.scores or ("fp32" if setting.positions in ("rotary", "alibi") else "own")
     said = {
         "softcap": block.softcap,
         "dropout": "attention" in (block.dropout or ()),
-        "upcast": setting.positions in ("rotary", "alibi"),
+        "upcast": scores != "own",
+        "upcast inputs": scores == "upcast",
     }
     return tuple(name for name, holds in said.items() if holds)
 
@@ -69,7 +70,7 @@ def _attention(block: Block, setting: Setting, windowed: bool) -> Attention:
         values_are_keys=bool(block.values_are_keys),
         reuses_kv=block.reuses_kv or "none",
         sparse_index=None if index is None else (index.heads, index.dim, index.top_k),
-        rotary=setting.positions == "rotary",
+        rotary=(setting.rotary_dim or head_dim) if setting.positions == "rotary" else 0,
         form=_scores_form(block, setting),
         fused="qkv" in (block.fused or ()),
     )
@@ -165,7 +166,7 @@ def _layer(block: Block, letter: str, kind: Kind, mixture: bool, setting: Settin
         block.parallel or "none",
         block.shared_blocks or 0,
         further(block.extra),
-        "residual" in (block.dropout or ()),
+        _dropped(block.dropout or ()),
     )
 
 
@@ -181,6 +182,13 @@ def _stack(name: str, spec: ModelSpec | Stack, base: Block, setting: Setting, di
     outside = further(spec.outside)
     return StackPlan(name, setting.hidden, layers, distinct or len(layers), norm_of(base), final_norm, outside,
                      frozenset(base.dropout or ()))  # fmt: skip
+
+
+def _dropped(sites: Sequence[str]) -> tuple[str, ...]:
+    """The sub-layers whose output is dropped out."""
+    if "residual" in sites:
+        return ("attention", "cross_attention", "ffn", "recurrent")
+    return ("ffn",) if "ffn" in sites else ()
 
 
 def position_rows(spec: ModelSpec) -> int:
@@ -224,7 +232,7 @@ def stacks(spec: ModelSpec) -> tuple[StackPlan, ...]:
     hidden = spec.hidden or 0
     rows = position_rows(spec) if spec.positions == "disentangled" else 0
     setting = Setting(hidden, causal=spec.type != "encoder", cross=spec.type == "encoder-decoder", relative_rows=rows,
-                      positions=spec.positions)  # fmt: skip
+                      positions=spec.positions, rotary_dim=spec.rotary_dim or 0)  # fmt: skip
     main = _stack("encoder" if spec.type == "encoder" else "decoder", spec, spec, setting, spec.distinct_layers)
     for name, tower in (("vision", spec.vision), ("audio", spec.audio)):
         if tower is not None:
@@ -232,7 +240,7 @@ def stacks(spec: ModelSpec) -> tuple[StackPlan, ...]:
             found.append(_stack(name, tower, tower, Setting(tower.hidden or hidden, causal=False, cross=False)))
     if spec.encoder is not None:
         # What holds in the decoder's layers holds in the encoder's too, unless it says otherwise; a pattern is its own.
-        own = Setting(spec.encoder.hidden or hidden, causal=False, cross=False, positions=spec.positions)
+        own = setting._replace(hidden=spec.encoder.hidden or hidden, causal=False, cross=False, relative_rows=0)
         encoder = _stack("encoder", spec.encoder, merged(spec, spec.encoder), own)
         found.append(encoder if spec.encoder.final_norm is not None else encoder._replace(final_norm=main.final_norm))
     return (*found, main)

@@ -36,7 +36,9 @@ Rank = Annotated[
 ]
 Targets = Annotated[
     str | None,
-    typer.Option("--targets", metavar="LIST", help="Linears to adapt: q,v or all or a list. q,v; for ia3 k,v,down.", show_default=False),
+    typer.Option(
+        "--targets", metavar="LIST", help="Linears to adapt: q,v or all or a list. q,v; for ia3 k,v,down.", show_default=False
+    ),
 ]
 AdapterDtype = Annotated[Literal["fp32", "bf16"], typer.Option("--adapter-dtype", help="Type of an adapter; peft makes it fp32.")]
 Attention = Annotated[
@@ -49,7 +51,9 @@ Recompute = Annotated[
 ]
 Seq = Annotated[
     str | None,
-    typer.Option("--seq", metavar="TOKENS", help="Tokens per sequence; 2048, or the trained context where shorter.", show_default=False),
+    typer.Option(
+        "--seq", metavar="TOKENS", help="Tokens per sequence; 2048, or the trained context where shorter.", show_default=False
+    ),
 ]
 MicroBatch = Annotated[int, typer.Option("--micro-batch", min=1, max=2**20, metavar="N", help="Sequences in one pass.")]
 Accumulate = Annotated[int, typer.Option("--accumulate", min=1, max=2**20, metavar="N", help="Passes whose gradients are summed.")]
@@ -57,18 +61,24 @@ Loss = Annotated[
     Literal["plain", "fused", "chunked"],
     typer.Option("--loss", help="plain: whole logits in fp32, as transformers does; fused with the head (Liger), or in chunks."),
 ]
-GpuName = Annotated[str | None, typer.Option("--gpu", metavar="NAME", help="Does it fit on this GPU (llmcalc gpus).", show_default=False)]
+GpuName = Annotated[
+    str | None, typer.Option("--gpu", metavar="NAME", help="Does it fit on this GPU (llmcalc gpus).", show_default=False)
+]
 Reserve = Annotated[
     str, typer.Option("--reserve", metavar="BYTES", help="Kept free on the GPU: CUDA context, workspaces, allocator slack.")
 ]
 LoraDropout = Annotated[float, typer.Option("--lora-dropout", min=0.0, max=0.999, metavar="P", help="Dropout before LoRA.")]
 NoDropout = Annotated[bool, typer.Option("--no-dropout", help="Leave out the dropout that the model was published with.")]
-KbitPrepare = Annotated[bool, typer.Option("--kbit-prepare", help="qlora: hold what is not quantised in fp32, as peft's helper does.")]
+KbitPrepare = Annotated[
+    bool, typer.Option("--kbit-prepare", help="qlora: hold what is not quantised in fp32, as peft's helper does.")
+]
 Foreach = Annotated[bool, typer.Option("--foreach", help="AdamW's multi-tensor form, torch's default where it is not fused.")]
 KeepLogits = Annotated[bool, typer.Option("--keep-logits", help="The caller keeps the model's outputs until the step.")]
 StateEmbeddings = Annotated[
     Literal["fp32"] | None,
-    typer.Option("--state-embeddings", help="Keep embeddings out of 8-bit states, as transformers' Trainer does.", show_default=False),
+    typer.Option(
+        "--state-embeddings", help="Keep embeddings out of 8-bit states, as transformers' Trainer does.", show_default=False
+    ),
 ]
 BARS = 24
 DEFAULT_SEQ = 2048
@@ -150,7 +160,9 @@ def train(
     if unknown:
         notes.append(f"not known what training keeps, left out: {', '.join(unknown)}")
     held = "the CUDA context, library workspaces and allocator slack are not in the peak"
-    notes.append(f"torch's eager mode and transformers; {held}; {show_bytes(kept, unit)} is kept for them where --gpu asks for a verdict")
+    notes.append(
+        f"torch's eager mode and transformers; {held}; {show_bytes(kept, unit)} is kept for them where --gpu asks for a verdict"
+    )
     notes += o.estimates([m.blueprint for m in chosen])
     inputs = {
         "models": models or [], "family": family, "seq": asked or DEFAULT_SEQ, "micro_batch": micro_batch, "precision": precision,
@@ -192,8 +204,12 @@ def _figures(answer: Training) -> dict[str, Any]:
 
 
 def _title(recipe: Recipe, tokens: str) -> str:
-    adapted = recipe.method if recipe.method == "full" else f"{recipe.method} of rank {recipe.rank}" if recipe.adapts else recipe.method
-    return f"{adapted}, {recipe.precision}, {recipe.optimizer}, {recipe.micro_batch} x {tokens} tokens, {recipe.attention} attention"
+    adapted = (
+        recipe.method if recipe.method == "full" else f"{recipe.method} of rank {recipe.rank}" if recipe.adapts else recipe.method
+    )
+    return (
+        f"{adapted}, {recipe.precision}, {recipe.optimizer}, {recipe.micro_batch} x {tokens} tokens, {recipe.attention} attention"
+    )
 
 
 def _one(result: dict[str, Any], recipe: Recipe, unit: str) -> Table:
@@ -232,7 +248,18 @@ def _many(results: list[dict[str, Any]], recipe: Recipe, unit: str) -> Table:
     from llmcalc.units import show_bytes, show_count
 
     verdict = ("verdict",) if results and results[0]["fits"] is not None else ()
-    columns = ("model", ">?tokens", ">trained", ">?weights", ">?gradients", ">?optimizer", ">activations", ">peak", "phase", *verdict)
+    columns = (
+        "model",
+        ">?tokens",
+        ">trained",
+        ">?weights",
+        ">?gradients",
+        ">?optimizer",
+        ">activations",
+        ">peak",
+        "phase",
+        *verdict,
+    )
     rows = [
         (
             o.marked(r["model"], r["estimate"]), f"{r['seq']:,}", show_count(r["trainable"]), show_bytes(r["parameter_bytes"], unit),

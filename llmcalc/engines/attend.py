@@ -72,7 +72,12 @@ def _written_out(run: "Forward", op: Op, q: Tensor, k: Tensor, v: Tensor, biases
     item = q.item
     pairs: Any = product((run.batch, op.heads, run.seq, run.seq))
     repeated = [_expanded(run, t, op) for t in (k, v)]
-    k, v = (eager.lowered(new) if new is not old else _contiguous(run, eager.lowered(new)) for new, old in zip(repeated, (k, v), strict=True))
+    k, v = (
+        eager.lowered(new) if new is not old else _contiguous(run, eager.lowered(new))
+        for new, old in zip(repeated, (k, v), strict=True)
+    )
+    if "upcast inputs" in op.form:
+        q, k, item = eager.cast(q, FP32, "fp32 queries"), eager.cast(k, FP32, "fp32 keys"), v.item
     q = _contiguous(run, eager.lowered(q))
     scores = eager.same(eager.matmul(q, k, pairs, "scores"), "scaled scores")
     if "softcap" in op.form:

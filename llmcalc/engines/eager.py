@@ -88,7 +88,9 @@ class Eager:
         self.tape.run(label, [Operand(a, (b,), full), Operand(b, (a,), full)], [out])
         return out
 
-    def matmul(self, a: Tensor, b: Tensor, elements: Any, label: str, *, weight: bool = False, bias: Tensor | None = None) -> Tensor:
+    def matmul(
+        self, a: Tensor, b: Tensor, elements: Any, label: str, *, weight: bool = False, bias: Tensor | None = None
+    ) -> Tensor:
         """A product of matrices, with a bias where there is one. ``weight``: b is one, and its gradient comes transposed."""
         a, b = self.lowered(a), self.lowered(b)
         out = self.make(elements, max(a.item, b.item), label)
@@ -124,9 +126,12 @@ class Eager:
         self.tape.run(label, [Operand(x, grad=None if int(x.elements) == int(elements) else x.size)], [out])
         return out
 
-    def layer_norm(self, x: Tensor, weight: Tensor | None, bias: Tensor | None, groups: Any) -> Tensor:
-        """One kernel: keeps its input, and a mean and a deviation in fp32 for each row."""
-        x = self.raised(x)
+    def layer_norm(self, x: Tensor, weight: Tensor | None, bias: Tensor | None, groups: Any, form: str) -> Tensor:
+        """One kernel, in fp32 where the form is upcast: keeps its input, and a mean and a deviation in fp32 for each row."""
+        item = x.item
+        if form == "written":
+            return self.written_norm(x, weight, groups)
+        x = self.cast(x, FP32, "fp32 copy") if form == "upcast" else self.raised(x)
         out = self.make(x.elements, x.item, "normalised")
         statistics = self.make(product((2, groups)), FP32, "mean and deviation")
         operands = [Operand(x, (x, statistics), x.size)]
@@ -134,21 +139,35 @@ class Eager:
             if parameter is not None:
                 operands.append(Operand(parameter, (x, statistics), parameter.size))
         self.tape.run("layer_norm", operands, [out], also=[statistics])
-        return out
+        return self.cast(out, item, "normalised") if form == "upcast" else out
+
+    def written_norm(self, x: Tensor, weight: Tensor | None, groups: Any) -> Tensor:
+        """A LayerNorm in Python, in fp32: the centred input is made, and kept, for the variance and again for the result."""
+        wide = self.cast(x, FP32, "fp32 copy")
+        mean = self._mean(wide, groups)
+        square = self.unary(self.add(wide, mean, "centred"), "square", keeps="input", scratch=2)
+        deviation = self.unary(self.shift(self._mean(square, groups), "epsilon"), "rsqrt", keeps="output")
+        normal = self.multiply(self.add(wide, mean, "centred"), deviation, "normalised")
+        if weight is not None:
+            normal = self.multiply(normal, self.cast(weight, FP32, "gain"), "normalised")
+        return self.cast(normal, x.item, "normalised")
+
+    def _mean(self, x: Tensor, groups: Any) -> Tensor:
+        mean = self.make(groups, FP32, "mean")
+        self.tape.run("mean", [Operand(x, grad=x.size)], [mean])
+        return mean
 
     def rms_norm(self, x: Tensor, weight: Tensor | None, groups: Any, form: str) -> Tensor:
         """Written out in Python: fp32 from the square on, the gain multiplied in the input's type (plain), in fp32 by one
-        plus it (offset), or with the input not upcast before it is scaled (half)."""
+        plus it (offset) or by it (upcast), or with the input not upcast before it is scaled (half)."""
         wide = self.cast(x, FP32, "fp32 copy")
         # grad * (2 * x ** 1): the power and the scaled power stand beside the gradient.
         square = self.unary(wide, "square", keeps="input", scratch=2)
-        mean = self.make(groups, FP32, "mean square")
-        self.tape.run("mean", [Operand(square, grad=square.size)], [mean])
-        deviation = self.unary(self.shift(mean, "epsilon"), "rsqrt", keeps="output")
+        deviation = self.unary(self.shift(self._mean(square, groups), "epsilon"), "rsqrt", keeps="output")
         normal = self.multiply(x if form == "half" else wide, deviation, "normalised")
-        if form == "offset":
+        if form in ("offset", "upcast"):
             if weight is not None:
-                gain = self.shift(self.cast(weight, FP32, "gain"), "gain")
+                gain = self.shift(self.cast(weight, FP32, "gain"), "gain") if form == "offset" else weight
                 normal = self.multiply(normal, gain, "normalised")
             return self.cast(normal, x.item, "normalised")
         normal = self.cast(normal, weight.item if form == "half" and weight is not None else x.item, "normalised")

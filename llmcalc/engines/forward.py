@@ -17,6 +17,8 @@ from llmcalc.errors import NoAnswer
 
 NOT_TEXT = ("patch", "image_token", "audio")
 CHUNKS = 8
+# What goes from layer to layer.
+KEPT_NAMES: tuple[str, ...] = ("x", "encoded", "position_bias")
 
 
 class Forward:
@@ -62,7 +64,7 @@ class Forward:
         for layer, found in enumerate(by_layer):
             start = len(self.tape.kernels)
             self.layer = layer
-            through = {name: self.values[name] for name in ("x", "encoded", "position_bias") if name in self.values}
+            through: dict[str, Tensor] = {name: self.values[name] for name in KEPT_NAMES if name in self.values}
             self.values = dict(through)
             self.matrix_done = set()
             self._ops(found)
@@ -147,7 +149,7 @@ class Forward:
         if kind == "rmsnorm":
             self.values[op.writes] = self.eager.rms_norm(x, gain, groups, form)
         else:
-            self.values[op.writes] = self.eager.layer_norm(x, gain, self.bias(op.weight) if op.weight else None, groups)
+            self.values[op.writes] = self.eager.layer_norm(x, gain, self.bias(op.weight) if op.weight else None, groups, form)
 
     def _matmul(self, op: Op) -> None:
         if op.part == "router" or int(op.repeats) != 1:
@@ -192,7 +194,16 @@ class Forward:
             self.tape.run("cat", [Operand(x, grad=x.size), Operand(self.read(op, 1), grad=self.read(op, 1).size)], [joined])
             self.values[op.writes] = joined
             return
-        self.values[op.writes] = self.eager.rotary(x, self.tables)
+        turned = product((self.tokens, op.heads, op.inner))
+        if int(turned) == int(x.elements):
+            self.values[op.writes] = self.eager.rotary(x, self.tables)
+            return
+        # A part of each head is turned, and joined with the rest again.
+        part = self.eager.rotary(self.eager.slice(x, turned), self.tables)
+        rest = self.eager.slice(x, x.elements - turned)
+        joined = self.eager.make(x.elements, x.item, "rotated")
+        self.tape.run("cat", [Operand(part), Operand(rest)], [joined])
+        self.values[op.writes] = joined
 
     def _attention(self, op: Op) -> None:
         attend.attention(self, op)
@@ -210,7 +221,6 @@ class Forward:
         if "routed" in op.reads:
             self.values[names[0]] = routing.combine(self, op, self.values[names[0]])
         if op.name.endswith("residual"):
-            names = [names[0], *(names[1:] if len(names) < 3 else names[1:])]
             for name in names[1:]:
                 self.values[name] = self.tuning.bottleneck(self.values[name], op.name, self.layer)
         total = self.values[names[0]]

@@ -44,7 +44,9 @@ def matmul(run: "Forward", op: Op) -> None:
 def _route(run: "Forward", op: Op) -> None:
     """Logits, their softmax in fp32, the best of them and their weights, normalised."""
     eager, tape = run.eager, run.tape
-    expert = next(o for o in run.blueprint.ops if o.part == "experts" and o.kind == "matmul" and (not o.layers or run.layer in o.layers))
+    expert = next(
+        o for o in run.blueprint.ops if o.part == "experts" and o.kind == "matmul" and (not o.layers or run.layer in o.layers)
+    )
     logits = run.linear(run.read(op), op.weight, product((run.tokens, op.width)))
     scores = eager.unary(eager.cast(logits, FP32, "fp32 router logits"), "softmax", keeps="output")
     best = eager.make(product((run.tokens, expert.repeats)), FP32, "best scores")

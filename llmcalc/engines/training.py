@@ -131,7 +131,9 @@ class Step:
         parts.append(_opened("activations", inside.activations if phase != "step" else self.kept))
         passing = f"gradients on their way and what is made of them, in {moment.kernel}" if phase != "step" else "of the optimizer"
         parts.append(Quantity("temporaries", moment.passing, "bytes", source=passing))
-        peak = Quantity.sum("peak_bytes", "bytes", parts, source=f"in the {phase} phase, in {moment.kernel}: {SOURCE}", kind="modelled")
+        peak = Quantity.sum(
+            "peak_bytes", "bytes", parts, source=f"in the {phase} phase, in {moment.kernel}: {SOURCE}", kind="modelled"
+        )
         return [_trainable(self.trained), _opened("activation_bytes", self.replay.saved, SOURCE), peak]
 
 

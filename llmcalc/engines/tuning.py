@@ -26,7 +26,9 @@ class Tuning:
         result = self._base(x, name, weight, bias, elements)
         if not beside:
             return result
-        return self._lora(x, result, [self.parameters.extra(a, layer) for a in beside], beside, quantised=name in self.parameters.quantised)
+        return self._lora(
+            x, result, [self.parameters.extra(a, layer) for a in beside], beside, quantised=name in self.parameters.quantised
+        )
 
     def _base(self, x: Tensor, name: str, weight: Tensor, bias: Tensor | None, elements: Any) -> Tensor:
         """The layer's own product. A 4-bit weight is unpacked to 16 bits for each pass, and nothing of the input is kept."""
@@ -95,7 +97,9 @@ class Tuning:
         wide = eager.cast(x, down.item, "adapter input")
         inner = eager.matmul(wide, down, product((rows, beside[0].shape[0])), "adapter_down", weight=True, bias=down_bias)
         inner = eager.unary(inner, "relu", keeps="output")
-        return eager.cast(eager.add(x, eager.matmul(inner, up, x.elements, "adapter_up", weight=True, bias=up_bias)), x.item, "adapted")
+        return eager.cast(
+            eager.add(x, eager.matmul(inner, up, x.elements, "adapter_up", weight=True, bias=up_bias)), x.item, "adapted"
+        )
 
 
 __all__ = ["FP32", "Tuning"]
