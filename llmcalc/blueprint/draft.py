@@ -61,7 +61,7 @@ class Draft:
     def linear(
         self, at: Place, role: str, part: str, out: Dim, into: Dim, reads: str, writes: str, *,
         bias: bool = False, split: str = "", copies: Dim = ONE, used: Dim = ONE, rows: str = "", tied_to: str = "",
-        fused: str = "",
+        fused: str = "", form: tuple[str, ...] = (),
     ) -> None:  # fmt: skip
         """``y[out] = W[out, into] x[into] (+ b[out])``: weight, bias and product.
 
@@ -75,7 +75,8 @@ class Draft:
             # A row-split linear adds its bias once, after the sum over ranks.
             self.weight(at, f"{role}.bias", part, "bias", (out,), split="" if split == "row" else split, copies=copies, used=used,
                         fused=f"{group}.bias" if fused else "")  # fmt: skip
-        self.op(at, role, part, "matmul", reads, writes, out, inner=into, repeats=used, weight=name, rows=rows or at.rows)
+        self.op(at, role, part, "matmul", reads, writes, out, inner=into, repeats=used, weight=name, rows=rows or at.rows,
+                form=form)  # fmt: skip
 
     def norm(
         self, at: Place, role: str, norm: Norm, width: Dim, reads: str, writes: str, *, heads: Dim = ONE,

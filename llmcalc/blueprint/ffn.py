@@ -38,7 +38,8 @@ def feed_forward(draft: Draft, at: Place, spec: Ffn | Mixture, h: Dim, reads: st
         return
     experts, used = Dim(spec.experts, "E"), Dim(spec.top_k, "E_k")
     rows = experts + Dim(spec.idle, "E_0") if spec.idle else experts
-    draft.linear(at, "router", "router", rows, h, reads, "routed", bias=spec.router_bias)
+    draft.linear(at, "router", "router", rows, h, reads, "routed", bias=spec.router_bias,
+                 form=("fp32",) if spec.fp32_router else ())  # fmt: skip
     if spec.correction_bias:
         draft.weight(at, "router.correction", "router", "bias", (rows,), buffer=spec.correction_bias == "buffer",
                      dtype="fp32")  # fmt: skip

@@ -90,6 +90,7 @@ class Mixture(NamedTuple):
     dense: Ffn | None = None
     latent: int = 0
     idle: int = 0
+    fp32_router: bool = False
 
 
 class Further(NamedTuple):

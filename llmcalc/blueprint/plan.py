@@ -129,7 +129,8 @@ def _ffn(block: Block, mixture: bool) -> Ffn | Mixture | None:
     shared = moe.shared_ffn or (moe.shared or 0) * moe.ffn
     return Mixture(moe.experts, moe.top_k, expert, dense(shared, of_experts),
                    bool(moe.shared_gate), "router" in biases, moe.correction_bias or "",
-                   dense=dense(moe.dense or 0), latent=moe.latent or 0, idle=moe.idle or 0)  # fmt: skip
+                   dense=dense(moe.dense or 0), latent=moe.latent or 0, idle=moe.idle or 0,
+                   fp32_router=bool(moe.fp32_router))  # fmt: skip
 
 
 def further(said: Sequence[Extra] | None) -> tuple[Further, ...]:

@@ -134,10 +134,9 @@ class Eager:
         x = self.cast(x, FP32, "fp32 copy") if form == "upcast" else self.raised(x)
         out = self.make(x.elements, x.item, "normalised")
         statistics = self.make(product((2, groups)), FP32, "mean and deviation")
-        operands = [Operand(x, (x, statistics), x.size)]
-        for parameter in (weight, bias):
-            if parameter is not None:
-                operands.append(Operand(parameter, (x, statistics), parameter.size))
+        parameters = [self.raised(parameter) for parameter in (weight, bias) if parameter is not None]
+        kept = (x, statistics, *parameters)
+        operands = [Operand(x, kept, x.size), *(Operand(parameter, kept, parameter.size) for parameter in parameters)]
         self.tape.run("layer_norm", operands, [out], also=[statistics])
         return self.cast(out, item, "normalised") if form == "upcast" else out
 

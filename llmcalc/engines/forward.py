@@ -220,6 +220,10 @@ class Forward:
         names = [name for name in op.reads if name != "routed"]
         if "routed" in op.reads:
             self.values[names[0]] = routing.combine(self, op, self.values[names[0]])
+        if "shared_weight" in names:
+            names.remove("shared_weight")
+            gate = self.eager.unary(self.values["shared_weight"], "sigmoid", keeps="output")
+            self.values["shared_out"] = self.eager.multiply(self.values["shared_out"], gate, "gated")
         if op.name.endswith("residual"):
             for name in names[1:]:
                 self.values[name] = self.tuning.bottleneck(self.values[name], op.name, self.layer)

@@ -47,7 +47,13 @@ def _route(run: "Forward", op: Op) -> None:
     expert = next(
         o for o in run.blueprint.ops if o.part == "experts" and o.kind == "matmul" and (not o.layers or run.layer in o.layers)
     )
-    logits = run.linear(run.read(op), op.weight, product((run.tokens, op.width)))
+    elements = product((run.tokens, op.width))
+    if "fp32" in op.form:
+        wide, matrix = (eager.cast(t, FP32, "fp32 copy") for t in (run.read(op), run.weight(op.weight)))
+        logits = eager.make(elements, FP32, "router logits")
+        tape.run(op.name, [Operand(wide, (matrix,), wide.size), Operand(matrix, (wide,), matrix.size)], [logits])
+    else:
+        logits = run.linear(run.read(op), op.weight, elements)
     scores = eager.unary(eager.cast(logits, FP32, "fp32 router logits"), "softmax", keeps="output")
     best = eager.make(product((run.tokens, expert.repeats)), FP32, "best scores")
     indices = eager.make(product((run.tokens, expert.repeats)), INT64, "expert indices")

@@ -37,6 +37,8 @@ class Moe(Record):
     """The first layers that keep a dense FFN."""
     every: Count | None = None
     """Every n-th layer is a mixture, the n-th first; 1 unless said."""
+    fp32_router: bool | None = None
+    """The router's product runs in fp32, on copies of its input and its weight (DeepSeek); false unless said."""
     correction_bias: Literal["buffer", "parameter"] | None = None
     """The router's load-balancing bias (DeepSeek-V3), and whether it counts as a parameter."""
     dense: Count | None = None
