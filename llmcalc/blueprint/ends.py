@@ -86,6 +86,9 @@ def head(draft: Draft, spec: ModelSpec, at: Place, h: Dim, *, masked: bool = Fal
     if spec.embedding_dim:
         into = Dim(spec.embedding_dim, "e")
         draft.linear(at, "head_projection", "projection", into, h, "x", "x", bias="projection" in biases_of(spec), rows="logit")
+    if spec.tied_head and spec.positions == "relative":
+        # T5 scales what its tied head reads by 1 / sqrt(h).
+        draft.op(at, "head_scale", "lm_head", "scale", "x", "x", into, rows="logit")
     draft.linear(at, "lm_head", "lm_head", vocab, into, "x", "logits", bias=bool(spec.head_bias), split="vocab",
                  rows="logit", tied_to=f"{at.prefix}.embedding" if spec.tied_head else "")  # fmt: skip
     if spec.logit_softcap:

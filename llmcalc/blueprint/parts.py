@@ -111,7 +111,7 @@ class Op(NamedTuple):
     matmul      2 x rows x inner x width                           inner: k, width: n
     attention   2 x pairs x heads x (qk + v)                       heads, qk, v: per head
     norm, activation, multiply, lookup, add, rotary, dropout,      not counted, they are no matrix products; listed for what
-    softcap, loss                                                  a backward pass keeps of them
+    scale, softcap, loss                                           a backward pass keeps of them
 
     ``rows`` says what a row is: token, encoder_token, patch and image_token (of an image), sequence (one per sequence),
     logit (one per token that needs a prediction), scan_token (a token, where a sequence is computed in chunks and not step by

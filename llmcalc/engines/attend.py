@@ -18,8 +18,8 @@ def attention(run: "Forward", op: Op) -> None:
     """Scores, softmax and weighted sum, as the recipe says; a bias on the scores leaves only the eager way."""
     eager, values = run.eager, run.values
     q, k, v, biases = _operands(run, op)
-    if "position_bias" in values and not op.cross:
-        biases.append(values["position_bias"])
+    if "position_bias" in values:
+        biases.append(values["position_bias"] if not op.cross else _no_bias(run, op))
     out = eager.make(product((run.tokens, op.width)), q.item, "attention output")
     if run.recipe.attention == "eager" or biases:
         values[op.writes] = _written_out(run, op, q, k, v, biases)
@@ -37,6 +37,18 @@ def attention(run: "Forward", op: Op) -> None:
     kept = (q, k, v, out, statistics, state)
     run.tape.run("attention", [Operand(t, kept, t.size) for t in (q, k, v)], [out], also=[statistics, state])
     values[op.writes] = out
+
+
+def _no_bias(run: "Forward", op: Op) -> Tensor:
+    """T5 adds a bias to the scores of its cross-attention too, of zeros; with checkpointing it asks for their gradient."""
+    found = run.values.get("cross_bias")
+    if found is None:
+        found = run.eager.make(product((op.heads, run.seq, run.seq)), run.values["x"].item, "bias of zeros")
+        run.tape.run("zeros", [], [found])
+        found.needs_grad = run.recipe.recompute == "full"
+        found.leaf = "bias of zeros" if found.needs_grad else ""
+        run.values["cross_bias"] = found
+    return found
 
 
 def _operands(run: "Forward", op: Op) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:

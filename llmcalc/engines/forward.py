@@ -18,7 +18,7 @@ from llmcalc.errors import NoAnswer
 NOT_TEXT = ("patch", "image_token", "audio")
 CHUNKS = 8
 # What goes from layer to layer.
-KEPT_NAMES: tuple[str, ...] = ("x", "encoded", "position_bias")
+KEPT_NAMES: tuple[str, ...] = ("x", "encoded", "position_bias", "cross_bias")
 
 
 class Forward:
@@ -54,7 +54,9 @@ class Forward:
         first, last = layered[0], layered[-1]
         if "x" in self.values:
             self.values = {"encoded": self.values["x"]}
-        self._ops(ops[:first])
+        # The first layer makes the bias that all of them add to their scores.
+        biases = [op for op in ops[:first] if op.rows == "pair"]
+        self._ops([op for op in ops[:first] if op.rows != "pair"])
         inner = [op for op in ops[first : last + 1] if op.layers]
         self._before(inner)
         by_layer: list[list[Op]] = [[] for _ in range(depth)]
@@ -64,13 +66,11 @@ class Forward:
         for layer, found in enumerate(by_layer):
             start = len(self.tape.kernels)
             self.layer = layer
-            through: dict[str, Tensor] = {name: self.values[name] for name in KEPT_NAMES if name in self.values}
-            self.values = dict(through)
             self.matrix_done = set()
-            self._ops(found)
+            self._ops(found if layer else biases + found)
             if self.recipe.recompute == "full":
                 self.tape.checkpoint(start, [t for t in (self.position_ids, self.mask) if t is not None])
-            self.values = {**through, "x": self.values["x"]}
+            self.values = {name: self.values[name] for name in KEPT_NAMES if name in self.values}
         self.layer = None
         self._ops(ops[last + 1 :] + [op for op in ops[first : last + 1] if not op.layers])
 
@@ -90,7 +90,7 @@ class Forward:
             self.tape.run("rotary tables", [Operand(ids)], [sin])
             self.tables = (cos, sin)
         if self.recipe.attention == "eager" and any(op.kind == "attention" and op.causal for op in inner):
-            self.mask = eager.make(product((self.seq, self.seq)), x.item, "causal mask")
+            self.mask = eager.make(product((self.batch, self.seq, self.seq)), x.item, "causal mask")
             self.tape.run("mask", [], [self.mask])
 
     def _ops(self, ops: list[Op]) -> None:
@@ -171,8 +171,6 @@ class Forward:
         for other in group[1:]:
             width = width + other.shape[0]
         out = self.linear(x, op.weight, product((self.rows(op), width)))
-        if op.part == "lm_head":
-            (self.tape.to_stay if self.recipe.keep_logits else self.tape.to_the_end).add(out.storage)
         if len(group) == 1:
             self.values[op.writes] = out
             return
@@ -237,10 +235,14 @@ class Forward:
         if self.recipe.dropout:
             self.values[op.writes] = self.eager.dropout(self.read(op))
 
+    def _scale(self, op: Op) -> None:
+        x = self.read(op)
+        self.tape.to_the_end.add(x.storage)
+        self.values[op.writes] = self.eager.same(x, "scaled")
+
     def _softcap(self, op: Op) -> None:
         if op.reads[0] in self.values:
             self.values[op.writes] = self.eager.softcap(self.read(op))
-            self.tape.to_the_end.add(self.values[op.writes].storage)
 
     def _fused_loss(self, op: Op) -> None:
         """Head and loss in one (Liger, CCE), or in chunks of rows: the logits never stand whole. The gradients of the hidden
@@ -258,6 +260,7 @@ class Forward:
             return
         eager, tape = self.eager, self.tape
         logits = self.read(op)
+        (tape.to_stay if self.recipe.keep_logits else tape.to_the_end).add(logits.storage)
         if "upcast" in op.form:
             logits = eager.cast(logits, FP32, "fp32 logits")
             tape.to_the_end.add(logits.storage)

@@ -150,7 +150,7 @@ def _done(finished: Iterable[tuple[str, int]], trained: Iterable[Trained]) -> Qu
     sizes: dict[str, Counter[str]] = {}
     for leaf, size in finished:
         name = leaf.partition("@")[0]
-        sizes.setdefault(parts[name], Counter())[name] += size
+        sizes.setdefault(parts.get(name, "positions"), Counter())[name] += size
     rows = [
         Quantity.sum(part, "bytes", [Quantity(name, size, "bytes") for name, size in held.items()]) for part, held in sizes.items()
     ]
