@@ -262,7 +262,8 @@ def _many(results: list[dict[str, Any]], recipe: Recipe, unit: str) -> Table:
     )
     rows = [
         (
-            o.marked(r["model"], r["estimate"]), f"{r['seq']:,}", show_count(r["trainable"]), show_bytes(r["parameter_bytes"], unit),
+            o.marked(r["model"], r["estimate"]), f"{r['seq']:,}", show_count(r["trainable"]),
+            show_bytes(r["parameter_bytes"], unit),
             show_bytes(r["gradient_bytes"], unit), show_bytes(r["optimizer_bytes"], unit), show_bytes(r["activation_bytes"], unit),
             show_bytes(r["peak_bytes"], unit), r["peak_phase"], *(("fits" if r["fits"] else "no",) if verdict else ()),
         )

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from llmcalc.blueprint.parts import ONE, Blueprint, Weight, product
 from llmcalc.engines.recipe import PROMPTS, Recipe
-from llmcalc.errors import UsageError
+from llmcalc.errors import NoAnswer
 from llmcalc.quantity import Dim
 
 LINEARS = ("q", "k", "v", "o", "gate", "up", "down")
@@ -27,6 +27,7 @@ class Added(NamedTuple):
     shape: tuple[Any, ...]
     depth: Any
     copies: Any = ONE
+    feeds: bool = False  # of IA3: on the linear's input
 
     @property
     def elements(self) -> Any:
@@ -74,15 +75,22 @@ def linears(blueprint: Blueprint) -> list[Linear]:
 
 
 def targeted(blueprint: Blueprint, targets: tuple[str, ...]) -> list[Linear]:
-    """The linears that a method adapts. ``all``: every one. Raises UsageError for a target that the model has not."""
+    """The linears that a method adapts. ``all``: every one. Of fused linears that are meant in part, each part is adapted by
+    itself, as litgpt does. Raises NoAnswer for a target that the model has not."""
     there = linears(blueprint)
     if targets == ("all",):
         return there
     wanted = {OTHER_NAMES.get(name, name) for name in targets}
     known = {role for linear in there for role in linear.roles} | {weight.role for linear in there for weight in linear.weights}
     if wanted - known:
-        raise UsageError(f"--targets {', '.join(sorted(wanted - known))}: {blueprint.name} has {', '.join(sorted(known))}; or all")
-    return [linear for linear in there if wanted & {*linear.roles, *(w.role for w in linear.weights)}]
+        raise NoAnswer(
+            f"{blueprint.name} has no {', '.join(sorted(wanted - known))} to adapt; --targets {','.join(sorted(known))} or all"
+        )
+    found = []
+    for linear in there:
+        parts = [Linear(w.name, (role_of(w),), (w,)) for w in linear.weights if wanted & {w.role, role_of(w)}]
+        found += [linear] if len(parts) == len(linear.weights) else parts
+    return found
 
 
 def added(blueprint: Blueprint, recipe: Recipe) -> list[Added]:
@@ -99,8 +107,9 @@ def added(blueprint: Blueprint, recipe: Recipe) -> list[Added]:
         first = linear.weights[0]
         depth, copies = first.depth, first.copies
         if recipe.method == "ia3":
-            width = linear.into if "down" in linear.roles or "up" in linear.roles or "gate" in linear.roles else linear.out
-            found.append(Added(f"{linear.name}.ia3", linear.name, (width,), depth, copies))
+            feeds = bool({"gate", "up", "down"} & {*linear.roles})
+            width = linear.into if feeds else linear.out
+            found.append(Added(f"{linear.name}.ia3", linear.name, (width,), depth, copies, feeds))
             continue
         found.append(Added(f"{linear.name}.lora_A", linear.name, (r, linear.into), depth, copies))
         found.append(Added(f"{linear.name}.lora_B", linear.name, (linear.out, r), depth, copies))
@@ -114,11 +123,11 @@ def _virtual(blueprint: Blueprint, method: str, n: Dim) -> list[Added]:
     if method == "prompt":
         h = Dim(blueprint.stacks[-1].hidden, "h")
         stacks = sum(stack.name not in TOWERS for stack in blueprint.stacks)
-        return [Added("prompt", "", (n, h), Dim(stacks, "stacks"))]
-    keys = [cache for cache in blueprint.caches if cache.kind in ("kv", "latent")]
+        return [Added("prompt", "prompt", (n, h), Dim(stacks, "stacks"))]
+    keys = [cache for cache in blueprint.caches if cache.kind == "kv"]
     if not keys:
-        raise UsageError(f"{blueprint.name}: prefix tuning needs keys and values to put before others")
-    return [Added(f"{cache.name}.prefix", "", (n, cache.width), cache.depth) for cache in keys]
+        raise NoAnswer(f"{blueprint.name}: prefix tuning needs keys and values to put before others")
+    return [Added(f"{cache.name}.prefix", cache.name.rpartition(".")[0], (n, cache.width), cache.depth) for cache in keys]
 
 
 def _bottlenecks(blueprint: Blueprint, m: Dim) -> list[Added]:
@@ -133,7 +142,7 @@ def _bottlenecks(blueprint: Blueprint, m: Dim) -> list[Added]:
 
 
 def trained(blueprint: Blueprint, recipe: Recipe) -> list[Weight]:
-    """The model's own weights that are trained. Towers in front of the decoder stay as they are: a step on text does not use them."""
+    """The model's own weights that are trained. Towers before the decoder stay as they are: a step on text does not use them."""
     if recipe.adapts:
         return []
     own = [w for w in blueprint.weights if not w.tied_to and not w.buffer and w.stack not in TOWERS and w.part not in TOWERS]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from llmcalc.blueprint.parts import Op, product
 from llmcalc.engines.eager import FP32
 from llmcalc.engines.tape import Operand, Tensor
-from llmcalc.quantity import ceil_div
+from llmcalc.quantity import Dim, ceil_div
 
 if TYPE_CHECKING:
     from llmcalc.engines.forward import Forward
@@ -30,7 +30,7 @@ def attention(run: "Forward", op: Op) -> None:
         statistics = eager.make(product((run.batch, op.heads, run.seq)), FP32, "log-sum-exp")
         state = eager.make(FLASH_STATE // 8, 8, "random state")
     else:
-        k, v = (_expanded(run, t, op) for t in (k, v))
+        k, v = _expanded(run, k, op, op.qk), _expanded(run, v, op, op.v)
         padded = EFFICIENT_ROWS * ceil_div(run.seq, EFFICIENT_ROWS)
         statistics = eager.make(product((run.batch, op.heads, padded)), FP32, "log-sum-exp")
         state = eager.make(EFFICIENT_STATE // 8, 8, "random state")
@@ -65,12 +65,29 @@ def _operands(run: "Forward", op: Op) -> tuple[Tensor, Tensor, Tensor, list[Tens
         if names[-1] == "kv":
             v = run.eager.slice(v, product((run.tokens, op.width)))
     run.earlier = (k, v)
-    return q, k, v, biases
+    return q, _after_prefix(run, k, op), _after_prefix(run, v, op), biases
 
 
-def _expanded(run: "Forward", t: Tensor, op: Op) -> Tensor:
-    """Keys or values repeated for all query heads, where they have fewer."""
-    whole = product((run.tokens, op.heads, op.qk if int(t.elements) % int(op.v) else op.v))
+def _after_prefix(run: "Forward", t: Tensor, op: Op) -> Tensor:
+    """Keys or values behind those of a trained prefix."""
+    added = run.parameters.beside.get(op.name.rpartition(".")[0], []) if run.recipe.method == "prefix" and not op.cross else []
+    if not added:
+        return t
+    prefix = run.parameters.extra(added[0], run.layer)
+    half = run.eager.copied(run.eager.slice(prefix, prefix.elements // 2), product((run.batch, prefix.elements // 2)), "prefix")
+    joined = run.eager.make(t.elements + half.elements, t.item, "behind a prefix")
+    run.tape.run("cat", [Operand(half, grad=half.size), Operand(t, grad=t.size)], [joined])
+    return joined
+
+
+def _keys(run: "Forward", op: Op) -> Any:
+    """Keys that a query meets."""
+    return run.seq + Dim(run.recipe.rank, "n") if run.recipe.method == "prefix" and not op.cross else run.seq
+
+
+def _expanded(run: "Forward", t: Tensor, op: Op, width: Any) -> Tensor:
+    """Keys or values, ``width`` wide in each head, repeated for all query heads where they have fewer."""
+    whole = product((run.batch, _keys(run, op), op.heads, width))
     return t if int(t.elements) >= int(whole) else run.eager.copied(t, whole, "repeated heads")
 
 
@@ -82,8 +99,8 @@ def _contiguous(run: "Forward", t: Tensor) -> Tensor:
 def _written_out(run: "Forward", op: Op, q: Tensor, k: Tensor, v: Tensor, biases: list[Tensor]) -> Tensor:
     eager = run.eager
     item = q.item
-    pairs: Any = product((run.batch, op.heads, run.seq, run.seq))
-    repeated = [_expanded(run, t, op) for t in (k, v)]
+    pairs: Any = product((run.batch, op.heads, run.seq, _keys(run, op)))
+    repeated = [_expanded(run, k, op, op.qk), _expanded(run, v, op, op.v)]
     k, v = (
         eager.lowered(new) if new is not old else _contiguous(run, eager.lowered(new))
         for new, old in zip(repeated, (k, v), strict=True)

@@ -14,6 +14,7 @@ from llmcalc.engines.recipe import Recipe
 from llmcalc.engines.tape import Operand, Tape, Tensor
 from llmcalc.engines.tuning import Tuning
 from llmcalc.errors import NoAnswer
+from llmcalc.quantity import Dim
 
 NOT_TEXT = ("patch", "image_token", "audio")
 CHUNKS = 8
@@ -26,6 +27,9 @@ class Forward:
 
     def __init__(self, blueprint: Blueprint, recipe: Recipe, parameters: Parameters, *, seq: Any, batch: Any) -> None:
         self.blueprint, self.recipe, self.parameters = blueprint, recipe, parameters
+        if recipe.method == "prompt":
+            # Virtual tokens stand before the others all the way.
+            seq = seq + Dim(recipe.rank, "n")
         self.seq, self.batch = seq, batch
         self.tokens = product((batch, seq))
         self.tape = Tape()
@@ -78,7 +82,12 @@ class Forward:
         """What a stack makes once for all its layers: positions, rotary tables, the mask of eager attention."""
         eager, x = self.eager, self.values["x"]
         eager.part = "positions"
-        if self.recipe.adapts and self.recipe.recompute != "none":
+        for prompt in self.parameters.beside.get("prompt", []):
+            soft = self.parameters.extra(prompt, None)
+            joined = eager.make(x.elements, x.item, "behind a prompt")
+            self.tape.run("cat", [Operand(soft, grad=soft.size), Operand(x, grad=x.size)], [joined])
+            x = self.values["x"] = joined
+        if self.recipe.adapts and self.recipe.recompute == "full":
             x.needs_grad = True  # peft's enable_input_require_grads, without which a checkpointed layer has nothing to do
         rotary = next((op for op in inner if op.kind == "rotary"), None)
         self.tables = self.mask = None
@@ -176,7 +185,8 @@ class Forward:
             return
         outs = self.eager.split(out, [product((self.rows(op), w.shape[0])) for w in group], "split")
         for part, tensor in zip(group, outs, strict=True):
-            self.values[part.role] = tensor
+            quantised = part.name in self.parameters.quantised
+            self.values[part.role] = self.tuning.adapted(x, tensor, part.name, self.layer, quantised=quantised)
             self.matrix_done.add(part.name)
 
     def linear(self, x: Tensor, name: str, elements: Any) -> Tensor:
@@ -204,7 +214,10 @@ class Forward:
         self.values[op.writes] = joined
 
     def _attention(self, op: Op) -> None:
+        start = len(self.tape.kernels)
         attend.attention(self, op)
+        if self.recipe.recompute == "selective":
+            self.tape.checkpoint(start)
 
     def _activation(self, op: Op) -> None:
         self.values[op.writes] = self.eager.activation(self.read(op), op.form[0] if op.form else "silu")

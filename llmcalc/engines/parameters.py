@@ -65,8 +65,9 @@ class Parameters:
                 self.groups.setdefault(weight.fused, []).append(weight)
         self.made: dict[str, Tensor] = {}
 
-    def item(self, weight: Weight) -> int:
-        """Bytes of an element, unquantised."""
+    @property
+    def item(self) -> int:
+        """Bytes of an element of the model's own that is not quantised."""
         return self.recipe.rest_item if self.recipe.method == "qlora" else self.recipe.base_item
 
     def tensor(self, name: str, layer: int | None) -> Tensor:
@@ -83,7 +84,7 @@ class Parameters:
             for other in group[1:]:
                 elements = elements + product((other.copies, *other.shape))
             storage = Storage(0, leaf, weight.part, held=True)
-            self.made[leaf] = Tensor(elements, self.item(weight), storage, needs_grad=name in self.own_trained, leaf=leaf)
+            self.made[leaf] = Tensor(elements, self.item, storage, needs_grad=name in self.own_trained, leaf=leaf)
         return self.made[leaf]
 
     def extra(self, added: Added, layer: int | None) -> Tensor:
@@ -108,7 +109,7 @@ class Parameters:
             for weight in group[1:]:
                 rows = rows + weight.shape[0]
             shape = (rows, *first.shape[1:]) if first.copies == 1 else (first.copies, rows, *first.shape[1:])
-            found.append(Trained(name, first.part, shape, first.depth, self.item(first)))
+            found.append(Trained(name, first.part, shape, first.depth, self.item))
         for extra in self.added:
             shape = extra.shape if extra.copies == 1 else (extra.copies, *extra.shape)
             found.append(Trained(extra.name, "adapter", shape, extra.depth, self.recipe.adapter_item))
@@ -120,8 +121,8 @@ class Parameters:
         for weight in self.blueprint.weights:
             if weight.tied_to or weight.buffer:
                 continue
-            size = ceil_div(weight.count, 2) if weight.name in self.quantised else product((self.item(weight), weight.count))
-            note = "nf4" if weight.name in self.quantised else ("fp32" if self.item(weight) == 4 else "bf16")
+            size = ceil_div(weight.count, 2) if weight.name in self.quantised else product((self.item, weight.count))
+            note = "nf4" if weight.name in self.quantised else ("fp32" if self.item == 4 else "bf16")
             parts.setdefault(weight.part, []).append(Quantity.of(weight.name, size, "bytes", note=note))
         for extra in self.added:
             size = product((self.recipe.adapter_item, extra.elements))

@@ -15,7 +15,7 @@ class Recipe(NamedTuple):
     """Everything that decides the memory of a step on one GPU, beside the model.
 
     ``rank`` is of LoRA, the bottleneck of ``adapter``, the virtual tokens of ``prompt`` and ``prefix``. ``adapter_item`` is bytes
-    of an adapter's element. ``kbit_prepare``: what is not quantised is held in fp32, as peft's prepare_model_for_kbit_training does.
+    of an adapter's element. ``kbit_prepare``: what is not quantised is held in fp32 (peft's prepare_model_for_kbit_training).
     """
 
     seq: int

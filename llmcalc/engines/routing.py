@@ -37,7 +37,8 @@ def matmul(run: "Forward", op: Op) -> None:
         return
     outs = eager.split(out, [product((used, w.shape[0])) for w in group], "split")
     for part, tensor in zip(group, outs, strict=True):
-        run.values[part.role] = tensor
+        quantised = part.name in run.parameters.quantised
+        run.values[part.role] = run.tuning.adapted(x, tensor, part.name, run.layer, quantised=quantised)
         run.matrix_done.add(part.name)
 
 

@@ -16,6 +16,7 @@ from llmcalc.engines.parameters import Parameters, Trained
 from llmcalc.engines.recipe import Recipe
 from llmcalc.engines.replay import Moment, Replay
 from llmcalc.engines.tape import Storage
+from llmcalc.errors import NoAnswer
 from llmcalc.quantity import Dim, Quantity
 
 INT64 = 8
@@ -64,6 +65,8 @@ class Step:
         self.blueprint, self.recipe, self.seq, self.batch = blueprint, recipe, seq, batch
         self.parameters = Parameters(blueprint, recipe)
         self.trained = self.parameters.trained()
+        if not any(int(tensor.count) for tensor in self.trained):
+            raise NoAnswer(f"{blueprint.name}: --method {recipe.method} finds nothing to train")
         self.optimizer: States = states(self.trained, recipe)
         forward = Forward(blueprint, recipe, self.parameters, seq=seq, batch=batch)
         self.tape = forward.run()
@@ -165,7 +168,7 @@ def _opened(label: str, storages: Iterable[Storage], source: str = "") -> Quanti
         alike.setdefault((storage.part, storage.label, text), []).append(storage.size)
     parts: dict[str, list[Quantity]] = {}
     for (part, what, _), sizes in alike.items():
-        size = product((Dim(len(sizes), "n"), sizes[0])) if len(sizes) > 1 else sizes[0]
+        size = product((Dim(len(sizes), "times"), sizes[0])) if len(sizes) > 1 else sizes[0]
         parts.setdefault(part, []).append(Quantity.of(what, size, "bytes", kind="modelled"))
     return Quantity.sum(label, "bytes", [Quantity.sum(part, "bytes", held) for part, held in parts.items()], source=source)
 

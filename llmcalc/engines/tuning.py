@@ -3,7 +3,7 @@
 from typing import Any
 
 from llmcalc.blueprint.parts import product
-from llmcalc.engines.eager import FP32, HALF, Eager
+from llmcalc.engines.eager import HALF, Eager
 from llmcalc.engines.parameters import Parameters
 from llmcalc.engines.recipe import Recipe
 from llmcalc.engines.tape import Operand, Tensor
@@ -19,16 +19,30 @@ class Tuning:
         self, x: Tensor, name: str, layer: int | None, weight: Tensor, bias: Tensor | None, elements: Any
     ) -> Tensor:  # fmt: skip
         """x W' + b and the adapter's part; ``elements`` are of the output."""
-        fused = self.parameters.weights[name].fused
-        beside = self.parameters.beside.get(fused or name, [])
-        if self.recipe.method == "ia3":
-            return self._ia3(x, name, layer, weight, bias, elements)
-        result = self._base(x, name, weight, bias, elements)
+        key = self.parameters.weights[name].fused or name
+        base = self._ia3_input(x, key, layer) if self.recipe.method == "ia3" else x
+        return self.adapted(
+            x, self._base(base, name, weight, bias, elements), key, layer, quantised=name in self.parameters.quantised
+        )
+
+    def adapted(self, x: Tensor, result: Tensor, key: str, layer: int | None, *, quantised: bool) -> Tensor:
+        """The output of a linear, or of a part of a fused one, with what the method adds; as it is where it adds nothing."""
+        beside = self.parameters.beside.get(key, [])
+        tensors = [self.parameters.extra(added, layer) for added in beside]
         if not beside:
             return result
-        return self._lora(
-            x, result, [self.parameters.extra(a, layer) for a in beside], beside, quantised=name in self.parameters.quantised
-        )
+        if self.recipe.method != "ia3":
+            return self._lora(x, result, tensors, beside, quantised=quantised)
+        if beside[0].feeds:
+            return result
+        return self.eager.cast(self.eager.multiply(result, tensors[0], "ia3"), result.item, "ia3")
+
+    def _ia3_input(self, x: Tensor, key: str, layer: int | None) -> Tensor:
+        """The input of a linear of an FFN, times its learned vector."""
+        beside = self.parameters.beside.get(key, [])
+        if not beside or not beside[0].feeds:
+            return x
+        return self.eager.cast(self.eager.multiply(x, self.parameters.extra(beside[0], layer), "ia3"), x.item, "ia3")
 
     def _base(self, x: Tensor, name: str, weight: Tensor, bias: Tensor | None, elements: Any) -> Tensor:
         """The layer's own product. A 4-bit weight is unpacked to 16 bits for each pass, and nothing of the input is kept."""
@@ -73,19 +87,6 @@ class Tuning:
         base = eager.multiply(result, eager.shift(scale, "less one"), "scaled base")
         return eager.add(base, eager.multiply(outer, scale, "scaled adapter"))
 
-    def _ia3(self, x: Tensor, name: str, layer: int | None, weight: Tensor, bias: Tensor | None, elements: Any) -> Tensor:
-        """A learned vector on the input of FFN linears, on the output of others."""
-        fused = self.parameters.weights[name].fused
-        beside = self.parameters.beside.get(fused or name, [])
-        if not beside:
-            return self._base(x, name, weight, bias, elements)
-        vector, item = self.parameters.extra(beside[0], layer), x.item
-        feeds = self.parameters.weights[name].part not in ("attention", "cross_attention")
-        if feeds:
-            x = self.eager.cast(self.eager.multiply(x, vector, "ia3"), item, "ia3")
-        out = self._base(x, name, weight, bias, elements)
-        return out if feeds else self.eager.cast(self.eager.multiply(out, vector, "ia3"), item, "ia3")
-
     def bottleneck(self, x: Tensor, name: str, layer: int | None) -> Tensor:
         """x + up(relu(down(x))) on what a sub-layer adds to the residual stream."""
         beside = self.parameters.beside.get(name, []) if self.recipe.method == "adapter" else []
@@ -100,6 +101,3 @@ class Tuning:
         return eager.cast(
             eager.add(x, eager.matmul(inner, up, x.elements, "adapter_up", weight=True, bias=up_bias)), x.item, "adapted"
         )
-
-
-__all__ = ["FP32", "Tuning"]
