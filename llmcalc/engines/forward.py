@@ -58,6 +58,7 @@ class Forward:
         first, last = layered[0], layered[-1]
         if "x" in self.values:
             self.values = {"encoded": self.values["x"]}
+            self.tape.to_the_end.add(self.values["encoded"].storage)  # among the model's outputs
         # The first layer makes the bias that all of them add to their scores.
         biases = [op for op in ops[:first] if op.rows == "pair"]
         self._ops([op for op in ops[:first] if op.rows != "pair"])
