@@ -12,6 +12,7 @@ from llmcalc.units import MiB
 
 if TYPE_CHECKING:
     from llmcalc.engines.weights import Method
+    from llmcalc.importers import sources
     from llmcalc.specs.gpu import GpuSpec
     from llmcalc.specs.quant import Format
 
@@ -19,12 +20,13 @@ DEFAULT_CONTEXT = 8192
 
 
 class Model(NamedTuple):
-    """A model that was asked for."""
+    """A model that was asked for; ``notes`` say how it was come by, where it is no entry of the catalogue."""
 
     name: str
     spec: ModelSpec
     blueprint: Blueprint
     path: Path
+    notes: tuple[str, ...] = ()
 
 
 class Gpu(NamedTuple):
@@ -62,12 +64,17 @@ def spec_data(text: str) -> dict[str, Any]:
 
 
 def model(text: str) -> Model:
-    """A catalogue name, alias, hub id or spec file. Raises UnknownName, Unpublished, SpecError."""
+    """MODEL: a catalogue name, alias or hub id, a spec file, a config or checkpoint, or an id on the hub.
+
+    Raises UnknownName, Unpublished, SpecError, UnknownArchitecture, SourceError.
+    """
     path = _spec_file(text)
     if path is not None:
         from llmcalc.specs import read, validate
 
         name, spec = path.stem, validate.validate(read.read(path), "models")
+    elif _is_elsewhere(text):
+        return lowered(imported(text), text)
     else:
         name, spec = catalogue.model_spec(text)
         path = catalogue.path("models", name)
@@ -80,6 +87,57 @@ def as_trained(model: Model) -> Blueprint:
     """The model with a loss: an encoder that comes without a head gets that of masked language modelling."""
     with_loss = any(op.kind == "loss" for op in model.blueprint.ops)
     return model.blueprint if with_loss else lower(model.spec, model.name, masked=True)
+
+
+def _is_elsewhere(text: str) -> bool:
+    """Whether MODEL means files, or a repository that the catalogue does not have."""
+    if not any(mark in text for mark in "./\\@") and not Path(text).is_dir():
+        return False
+    from llmcalc.importers import sources
+
+    if sources.is_source(text):
+        return True
+    if "/" not in text or catalogue.knows("models", text):
+        return False
+    from llmcalc.importers import hub
+
+    return hub.is_hub_id(text)
+
+
+def imported(text: str) -> "sources.Found":
+    """What files or a repository say of a model, not lowered yet. Raises SpecError, UnknownArchitecture, SourceError."""
+    from llmcalc.importers import sources
+
+    return sources.local(text) if sources.is_source(text) else sources.from_hub(text)
+
+
+def lowered(found: "sources.Found", text: str) -> Model:
+    """The model that files or a repository hold. Tensors win over what the config predicts."""
+    notes = list(found.notes)
+    if found.spec is None:
+        from llmcalc.importers import stored
+
+        assert found.checkpoint is not None
+        spec = ModelSpec(family="tensors", sources=[found.checkpoint.source])
+        return Model(found.name, spec, stored.bare(found.checkpoint, found.name), Path(text), tuple(notes))
+    spec = built(found.spec, text)
+    blueprint = lower(spec, found.name)
+    if found.checkpoint is not None:
+        from llmcalc.importers import stored
+
+        compared = stored.compare(blueprint, found.checkpoint)
+        blueprint, notes = compared.blueprint, [*notes, *compared.notes]
+    return Model(found.name, spec, blueprint, Path(text), tuple(f"{found.name}: {note}" for note in notes))
+
+
+def built(data: dict[str, Any], source: str) -> ModelSpec:
+    """The record of a spec's data that was not written by hand. Raises SpecError for a combination that no model has."""
+    from llmcalc.specs.rules import check_model
+
+    spec = catalogue.build(ModelSpec, data)
+    for field, fault in check_model(spec):
+        raise SpecError(f"describes no model that can be: {'.'.join(map(str, field))}: {fault}", source, 0)
+    return spec
 
 
 def models(texts: list[str]) -> list[Model]:

@@ -139,6 +139,8 @@ class Op(NamedTuple):
     causal: bool = False
     cross: bool = False
     chunked: bool = False
+    pool: Any = ONE  # keys that are scored as one
+    chunk: Any = ONE  # a sequence is padded to a multiple of it
     # Attention over latents costs more per pair when it reads them from the cache (absorbed form).
     cached_qk: Any = None
     cached_v: Any = None
@@ -166,7 +168,8 @@ class Blueprint(NamedTuple):
     """A model, lowered: everything an engine may know of it.
 
     ``generates``: one token after the other, from a cache. ``patches`` and ``image_tokens`` are of one image, 0 without
-    a vision tower. ``unknown_cache`` says why the cache cannot be told, where it cannot.
+    a vision tower. ``unknown_cache`` says why the cache cannot be told, where it cannot. ``fused`` are roles that the files keep
+    several weights under (qkv), where files are known.
     """
 
     name: str
@@ -182,6 +185,7 @@ class Blueprint(NamedTuple):
     patches: int
     image_tokens: int
     unknown_cache: str = ""
+    fused: tuple[str, ...] = ()
 
     def encoder_tokens(self, asked: int | None, context: int) -> int:
         """What the encoder beside a decoder reads: as asked, else as much as the decoder has; 0 without one."""
@@ -212,6 +216,8 @@ def pairs(op: Op, queries: Any, keys: Any, *, causal_mask: bool) -> Any:
     one, ``s (s + 1) / 2`` pairs, and of a window w only the last w keys of each query. A layer that looks both ways
     keeps the square, and of a window half on each side.
     """
+    if op.pool != 1:
+        return (queries * keys if not causal_mask else keys * (keys + 1) // 2) // op.pool
     if op.cross or not causal_mask:
         return queries * keys
     if not op.causal:

@@ -114,7 +114,7 @@ def quants(text: Search = None, form: o.Format = "table", json: o.Json = False) 
     for entry in _matching("quants", text):
         _, spec = catalogue.quant_spec(entry.name)
         bits = resolve.format_bits(spec.format)
-        touched = ", ".join(dict.fromkeys(t for rule in spec.rules for t in rule.tensors))
+        touched = ", ".join(dict.fromkeys(t for rule in spec.rules if rule.instead_of is None for t in rule.tensors))
         results.append({
             "quant": entry.name, "title": spec.title, "kind": spec.kind, "bits_per_weight": bits, "tensors": touched,
             "runtimes": spec.runtimes, "aliases": spec.aliases,

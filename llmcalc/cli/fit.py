@@ -55,6 +55,9 @@ def fit(
     kept = parse_bytes(reserve, "--reserve")
     cards = [resolve.gpu(name) for name in gpu]
     chosen, named = resolve.chosen(models, family)
+    if not named:
+        # Of these nobody knows what a cache takes; asked for by name they are refused.
+        chosen = [m for m in chosen if not m.blueprint.unknown_cache]
     results: list[dict[str, Any]] = []
     notes, figures = [], []
     native: dict[str, list[str]] = {}
@@ -89,7 +92,7 @@ def fit(
     spread = f"; the layers stand on {gpus} GPUs in order, and the fullest decides" if gpus > 1 else ""
     exact = "weights and cache are exact, the working set of a forward pass is an estimate, the reserve of "
     notes.append(f"{exact}{show_bytes(kept, unit)} per GPU is stated{spread}")
-    notes += o.estimates([m.blueprint for m in chosen])
+    notes += o.about(chosen)
     alone = named and len(results) == 1
     inputs = {
         "models": models or [], "family": family, "gpu": [card.name for card in cards], "gpus": gpus, "quant": quant,

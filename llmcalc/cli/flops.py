@@ -52,6 +52,8 @@ def flops(
             show_flops(c.training), show_flops(c.prefill), step,
         ))  # fmt: skip
         notes += o.beyond(m.name, tokens, m.blueprint)
+        if m.blueprint.unknown_cache:
+            notes.append(f"{m.name}: without the attention over its context: {m.blueprint.unknown_cache}")
         if c.vision_per_image:
             notes.append(f"{m.name}: text only; an image adds {show_flops(c.vision_per_image)} in the vision tower")
         if explain:
@@ -64,7 +66,7 @@ def flops(
                 opened.append(engine.explain_decode(m.blueprint, tokens, batch, encoder_context=encoder))
             figures += [o.figure(m, figure) for figure in opened]
     notes.append(f"a product of m x k and k x n costs 2mkn; backward is twice forward; training and prefill with the {mask} mask")
-    notes += o.estimates([m.blueprint for m in chosen])
+    notes += o.about(chosen)
     columns = ("model", ">context", ">forward, full", ">?causal", ">training", ">?prefill", ">per decoded token")
     title = f"FLOPs of {batch} sequence{'s' if batch > 1 else ''}"
     inputs = {

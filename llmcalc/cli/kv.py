@@ -29,7 +29,7 @@ def kv(
     chosen, named = resolve.chosen(models, family)
     if not named:
         # An encoder keeps nothing; a table of zeros helps nobody.
-        chosen = [m for m in chosen if m.blueprint.caches]
+        chosen = [m for m in chosen if m.blueprint.caches and not m.blueprint.unknown_cache]
     results, rows, notes, figures = [], [], [], []
     for m in chosen:
         tokens = resolve.context_of(asked, m.blueprint)
@@ -63,7 +63,7 @@ def kv(
             ]
     if not named:
         notes.append("windowed layers capped at their window; latents for MLA; cross-attention and states under 'other'")
-    notes += o.estimates([m.blueprint for m in chosen])
+    notes += o.about(chosen)
     columns = ("model", ">context", ">per token", ">KV cache", ">?other", ">?total")
     title = f"KV cache, {kv_dtype}, batch {batch}"
     inputs = {

@@ -18,12 +18,13 @@ Models = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[MODEL]...",
-        help="Catalogue names or aliases, hub ids, or spec files (my.yaml). None: the whole catalogue.",
+        help="Catalogue names or aliases, spec files (my.yaml), a config.json or its folder, .safetensors or .gguf files, "
+        "or hub ids. None: the whole catalogue.",
         show_default=False,
     ),
 ]
 NamedModels = Annotated[
-    list[str], typer.Argument(metavar="MODEL...", help="Catalogue names or aliases, hub ids, or spec files (my.yaml).")
+    list[str], typer.Argument(metavar="MODEL...", help="As for params: names, spec files, configs, checkpoints, hub ids.")
 ]
 Family = Annotated[str | None, typer.Option("--family", help="Only this family of the catalogue.", show_default=False)]
 Context = Annotated[
@@ -106,7 +107,8 @@ def marked(name: str, estimate: bool) -> str:
     return f"{name} (estimate)" if estimate else name
 
 
-def estimates(blueprints: list[Blueprint]) -> list[str]:
-    """The note on models whose architecture is hearsay."""
-    names = [b.name for b in blueprints if b.estimate]
-    return [f"{', '.join(names)}: an estimate; the architecture was never published"] if names else []
+def about(models: list[Model]) -> list[str]:
+    """The notes on where models come from, and on those whose architecture is hearsay."""
+    names = [m.name for m in models if m.blueprint.estimate]
+    said = [f"{', '.join(names)}: an estimate; the architecture was never published"] if names else []
+    return said + [note for m in models for note in m.notes]

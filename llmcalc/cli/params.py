@@ -30,7 +30,7 @@ def params(
         }
         for m, c in zip(chosen, counts, strict=True)
     ]  # fmt: skip
-    notes = o.estimates([m.blueprint for m in chosen])
+    notes = o.about(chosen)
     tables = []
     rows: list[tuple[str, ...]]
     columns: tuple[str, ...]

@@ -37,14 +37,14 @@ def show(name: Name, form: o.Format = "table", json: o.Json = False) -> int:
     return 0
 
 
-def _flat(data: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+def flat(data: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
     """Nested data as dotted fields."""
     for key, value in data.items():
         if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from flat(value, f"{prefix}{key}.")
         elif isinstance(value, list) and value and isinstance(value[0], dict):
             for number, item in enumerate(value, 1):
-                yield from _flat(item, f"{prefix}{key}.{number}.")
+                yield from flat(item, f"{prefix}{key}.{number}.")
         else:
             yield prefix + key, _word(value)
 
@@ -62,7 +62,7 @@ def _facts(title: str, data: dict[str, Any], skip: tuple[str, ...] = ()) -> Any:
     from llmcalc.report.document import Table
 
     kept = {key: value for key, value in data.items() if key not in skip}
-    return Table(title, ("field", "value"), list(_flat(kept)))
+    return Table(title, ("field", "value"), list(flat(kept)))
 
 
 def _model(name: str) -> tuple[dict[str, Any], list[Any], list[str]]:
@@ -95,7 +95,7 @@ def _model(name: str) -> tuple[dict[str, Any], list[Any], list[str]]:
     }  # fmt: skip
     columns = ("tensor", ">shape", ">copies", ">layers", ">elements", "")
     tables = [_facts(f"{m.name}, a model", data), Table("Tensors (rows first)", columns, tensors)]
-    return result, tables, o.estimates([m.blueprint])
+    return result, tables, o.about([m])
 
 
 def _gpu(name: str, data: dict[str, Any]) -> tuple[dict[str, Any], list[Any], list[str]]:
@@ -125,8 +125,17 @@ def _quant(name: str, data: dict[str, Any]) -> tuple[dict[str, Any], list[Any], 
 def _conditions(rule: Any) -> str:
     """Where a rule holds, in words."""
     said = [
+        f"where {rule.instead_of} does not divide the rows" if rule.instead_of else "",
         f"layers: {rule.layers}" if rule.layers else "",
+        f"the first {rule.first}" if rule.first else "",
+        f"counted: {rule.counted}" if rule.counted else "",
         "" if rule.tied is None else f"head {'tied' if rule.tied else 'not tied'}",
         "" if rule.moe is None else f"{'with' if rule.moe else 'without'} experts",
+        f"{rule.experts} experts" if rule.experts else "",
+        f"{rule.min_experts} experts or more" if rule.min_experts else "",
+        f"{rule.min_groups} query heads per KV head or more" if rule.min_groups else "",
+        f"{rule.depth} layers" if rule.depth else "",
+        f"with {', '.join(rule.having)}" if rule.having else "",
+        f"without {', '.join(rule.lacking)}" if rule.lacking else "",
     ]
     return ", ".join(text for text in said if text)

@@ -163,7 +163,7 @@ def train(
     notes.append(
         f"torch's eager mode and transformers; {held}; {show_bytes(kept, unit)} is kept for them where --gpu asks for a verdict"
     )
-    notes += o.estimates([m.blueprint for m in chosen])
+    notes += o.about(chosen)
     inputs = {
         "models": models or [], "family": family, "seq": asked or DEFAULT_SEQ, "micro_batch": micro_batch, "precision": precision,
         "optimizer": optimizer, "method": method, "rank": rank, "targets": list(recipe.targets), "adapter_dtype": adapter_dtype,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from llmcalc.cli import options as o
+
+if TYPE_CHECKING:
+    from llmcalc.engines.weights import Method
 
 Quants = Annotated[
     str | None,
@@ -17,6 +20,17 @@ Quants = Annotated[
         show_default=False,
     ),
 ]  # fmt: skip
+SAFETENSORS = "on disk: tensors and header; bits per weight over all parameters, the unquantised too"
+GGUF = "on disk: a GGUF header is an estimate, 40 bytes of tokenizer per vocabulary entry"
+
+
+def _container(method: Method) -> str:
+    """What the files of a method are."""
+    from llmcalc.specs import catalogue
+
+    if not method.rules:
+        return "safetensors"
+    return catalogue.quant_spec(method.name)[1].container or "safetensors"
 
 
 def weights(
@@ -30,6 +44,7 @@ def weights(
 ) -> int:
     """Weights in memory and on disk under a quantisation, and the bits per weight it comes to."""
     from llmcalc import resolve
+    from llmcalc.engines import files
     from llmcalc.engines import weights as engine
     from llmcalc.report.document import Document, Table
     from llmcalc.report.render import render
@@ -39,6 +54,7 @@ def weights(
     form = o.form_of(form, json)
     chosen = resolve.models(models)
     results, rows, figures, notes = [], [], [], []
+    gguf, towers = False, []
     for m in chosen:
         if quant == "all":
             stored = [(resolve.method(name), name) for name in catalogue.entries("quants")]
@@ -46,19 +62,28 @@ def weights(
             stored = [resolve.stored_as(m, quant, dtype)]
             if quant is None and stored[0][0].rules:
                 notes.append(f"{m.name}: published in {stored[0][1]}; --dtype bf16 for 16 bits")
-        sized = [(method, word, engine.size(m.blueprint, method, dtype or "")) for method, word in stored]
-        for method, word, size in sorted(sized, key=lambda found: -found[2].weight_bytes):
+        found = []
+        for method, word in stored:
+            container = _container(method)
+            size = engine.size(m.blueprint, method, dtype or "")
+            found.append((method, word, size, files.file_of(m.blueprint, method, dtype or "", container), container))
+        for method, word, size, file, container in sorted(found, key=lambda row: (-row[2].weight_bytes, row[1])):
+            gguf |= container == "gguf"
             results.append({
                 "model": m.name, "estimate": m.blueprint.estimate, "quant": method.name, "dtype": dtype or m.blueprint.dtype,
-                "weight_bytes": size.weight_bytes, "file_bytes": size.weight_bytes, "bits_per_weight": size.bits_per_weight,
+                "weight_bytes": size.weight_bytes, "file_bytes": file.file_bytes, "header_bytes": file.header_bytes,
+                "projector_file_bytes": file.apart_bytes, "container": container, "bits_per_weight": file.bits_per_weight,
                 "parts": size.parts,
             })  # fmt: skip
             rows.append((
-                o.label(m.blueprint), word, show_bytes(size.weight_bytes, unit), show_bytes(size.weight_bytes, "GB"),
-                f"{size.bits_per_weight:.3f} bits",
+                o.label(m.blueprint), word, show_bytes(size.weight_bytes, unit), show_bytes(file.file_bytes, "GB"),
+                f"{file.bits_per_weight:.3f} bits",
             ))  # fmt: skip
             if explain:
                 figures.append(o.figure(m, engine.explain(m.blueprint, method, dtype or "")))
+        apart = max(file.apart_bytes for *_, file, _ in found)
+        if apart:
+            towers.append(f"{m.name}: GGUF puts the vision tower in a file of its own (mmproj), {show_bytes(apart, 'GB')}")
     columns = ("model", "quantisation", ">in memory", ">on disk", ">per weight")
     tables = [Table("Weights", columns, rows)]
     if len(results) == 1:
@@ -67,8 +92,8 @@ def weights(
         total = sum(parts.values())
         split = [(part, show_bytes(n, unit), o.share(n, total)) for part, n in parts.items()]
         tables.append(Table("By component", ("component", ">bytes", ">share"), split))
-    notes.append("on disk: the tensors, without the file's header; bits per weight over all parameters, the unquantised too")
-    notes += o.estimates([m.blueprint for m in chosen])
+    notes += [SAFETENSORS, *([GGUF] if gguf else []), *towers]
+    notes += o.about(chosen)
     inputs = {"models": models, "quant": quant, "dtype": dtype}
     render(Document("weights", inputs, results, tables, notes, figures), form, explain=explain, unit=unit)
     return 0

@@ -17,6 +17,9 @@ FLASH_STATE, EFFICIENT_STATE, EFFICIENT_ROWS = 24, 16, 32
 def attention(run: "Forward", op: Op) -> None:
     """Scores, softmax and weighted sum, as the recipe says; a bias on the scores leaves only the eager way."""
     eager, values = run.eager, run.values
+    if op.writes == "indexed":
+        values[op.writes] = run.read(op)  # which tokens are attended to has no gradient
+        return
     q, k, v, biases = _operands(run, op)
     if "position_bias" in values:
         biases.append(values["position_bias"] if not op.cross else _no_bias(run, op))
@@ -54,7 +57,7 @@ def _no_bias(run: "Forward", op: Op) -> Tensor:
 def _operands(run: "Forward", op: Op) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
     """Queries, keys, values, and what is added to the scores. Layers that reuse keys take those of the layer before."""
     values = run.values
-    names = [name for name in op.reads if name not in ("c2p", "p2c")]
+    names = [name for name in op.reads if name not in ("c2p", "p2c", "indexed")]
     biases = [values[name] for name in op.reads if name in ("c2p", "p2c")]
     q = values[names[0]]
     if len(names) == 1:

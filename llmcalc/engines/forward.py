@@ -162,6 +162,8 @@ class Forward:
             self.values[op.writes] = self.eager.layer_norm(x, gain, self.bias(op.weight) if op.weight else None, groups, form)
 
     def _matmul(self, op: Op) -> None:
+        if op.writes == "attention_routed":
+            raise NoAnswer(f"{self.blueprint.name}: what training keeps of an attention with experts is not known")
         if op.part == "router" or int(op.repeats) != 1:
             routing.matmul(self, op)
             return

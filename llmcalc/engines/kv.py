@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from llmcalc.blueprint.parts import Blueprint, Cache, product
+from llmcalc.errors import NoAnswer
 from llmcalc.quantity import Dim, Quantity, ceil_div, like
 
 # Bits of one element, block scales included: what runtimes offer for the cache.
@@ -68,7 +69,9 @@ def entries(blueprint: Blueprint, group: str) -> Iterator[Cache]:
 
 
 def size(blueprint: Blueprint, context: int, batch: int = 1, dtype: str = "bf16", encoder_context: int = 0) -> CacheSize:
-    """Cache of ``batch`` sequences at ``context`` tokens each."""
+    """Cache of ``batch`` sequences at ``context`` tokens each. Raises NoAnswer where its layout is not known."""
+    if blueprint.unknown_cache:
+        raise NoAnswer(f"{blueprint.name}: the cache is not known: {blueprint.unknown_cache}")
 
     def total(group: str) -> int:
         return sum(entry_bytes(c, context, batch, dtype, encoder_context) for c in entries(blueprint, group))

@@ -168,6 +168,12 @@ def find(kind: str, name: str) -> Entry:
     raise UnknownName(NOUNS[kind], name, nearest(kind, wanted), f"llmcalc {kind} lists them")
 
 
+def knows(kind: str, name: str) -> bool:
+    """Whether a name means one entry."""
+    wanted = plain(name)
+    return _quickly(kind, wanted) is not None or wanted in index(kind)
+
+
 def nearest(kind: str, wanted: str) -> list[str]:
     """Up to three entries whose names look most like what was typed."""
     from difflib import get_close_matches
