@@ -267,6 +267,8 @@ def test_an_encoder_is_trained_with_a_head(run: Run) -> None:
 
 
 def test_a_chunked_loss_takes_less(run: Run) -> None:
-    peaks = [run("train", "llama3.2-1b", "--loss", loss, "--json").results[0]["peak_bytes"] for loss in ("plain", "chunked", "fused")]
+    peaks = [
+        run("train", "llama3.2-1b", "--loss", loss, "--json").results[0]["peak_bytes"] for loss in ("plain", "chunked", "fused")
+    ]
     assert peaks[0] > peaks[1] > 0
     assert peaks[0] > peaks[2] > 0

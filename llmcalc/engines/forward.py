@@ -19,7 +19,7 @@ from llmcalc.quantity import Dim
 NOT_TEXT = ("patch", "image_token", "audio")
 CHUNKS = 8
 # What goes from layer to layer.
-KEPT_NAMES: tuple[str, ...] = ("x", "encoded", "position_bias", "cross_bias")
+KEPT_NAMES: tuple[str, ...] = ("x", "encoded", "position_bias", "cross_bias", "positions")
 
 
 class Forward:
@@ -107,6 +107,10 @@ class Forward:
         for op in ops:
             if f"{op.name}" in self.matrix_done:
                 continue
+            if op.part == "recurrent":
+                raise NoAnswer(
+                    f"{self.blueprint.name}: what training keeps of a recurrent mixer depends on its kernels, and is not known"
+                )
             self.eager.part = op.part
             kind = getattr(self, f"_{op.kind}", None)
             if kind is None:
@@ -114,14 +118,15 @@ class Forward:
             kind(op)
 
     def read(self, op: Op, index: int = 0) -> Tensor:
-        """What an operation reads."""
-        return self.values[op.reads[index]]
+        """What an operation reads: an activation, or a table that stands for one (DeBERTa's positions)."""
+        name = op.reads[index]
+        return self.values[name] if name in self.values else self.weight(f"{op.name.partition('.')[0]}.{name}")
 
     def rows(self, op: Op) -> Any:
         """Rows that an operation runs on in the whole batch."""
         if op.rows == "sequence":
             return self.batch
-        return self.seq if op.rows == "pass" else self.tokens
+        return 1 if op.rows == "pass" else self.tokens
 
     def weight(self, name: str) -> Tensor:
         """The weight of this name in the layer at hand."""
@@ -226,8 +231,6 @@ class Forward:
         self.values[op.writes] = self.eager.activation(self.read(op), op.form[0] if op.form else "silu")
 
     def _multiply(self, op: Op) -> None:
-        if len(op.reads) != 2:
-            raise NoAnswer(f"{self.blueprint.name}: what training keeps of a recurrent scan is not known")
         self.values[op.writes] = self.eager.multiply(self.read(op), self.read(op, 1), op.writes)
 
     def _add(self, op: Op) -> None:

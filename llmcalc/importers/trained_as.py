@@ -25,17 +25,19 @@ BART = ("bart", "mbart", "plbart", "pegasus", "blenderbot", "blenderbot-small", 
 # Where a type drops out: the config's key of the rate, and the rate where it has none.
 HIDDEN, WEIGHTS = ("hidden_dropout_prob", 0.1), ("attention_probs_dropout_prob", 0.1)
 GPT2 = {"embedding": ("embd_pdrop", 0.0), "attention": ("attn_pdrop", 0.0), "residual": ("resid_pdrop", 0.0)}
+BART_SITES = {
+    "embedding": ("dropout", 0.1), "residual": ("dropout", 0.1), "attention": ("attention_dropout", 0.0),
+    "activation": ("activation_dropout", 0.0),
+}  # fmt: skip
+T5_SITES = ("embedding", "attention", "residual", "activation", "final")
 SITES: dict[str, dict[str, tuple[str, float]]] = {
     **dict.fromkeys(("gpt2", "gpt_bigcode", "gpt-sw3", "codegen", "gptj"), GPT2),
     "phi": {"residual": ("resid_pdrop", 0.0), "embedding": ("embd_pdrop", 0.0)},
-    **dict.fromkeys(BERT, {"embedding": HIDDEN, "attention": WEIGHTS, "residual": HIDDEN}),
+    **{kind: {"embedding": HIDDEN, "attention": WEIGHTS, "residual": HIDDEN} for kind in BERT},
     "albert": {"residual": ("hidden_dropout_prob", 0.0), "attention": ("attention_probs_dropout_prob", 0.0)},
     "distilbert": {"embedding": ("dropout", 0.1), "attention": ("attention_dropout", 0.1), "ffn": ("dropout", 0.1)},
-    **dict.fromkeys(T5, dict.fromkeys(("embedding", "attention", "residual", "activation", "final"), ("dropout_rate", 0.1))),
-    **dict.fromkeys(BART, {
-        "embedding": ("dropout", 0.1), "residual": ("dropout", 0.1), "attention": ("attention_dropout", 0.0),
-        "activation": ("activation_dropout", 0.0),
-    }),
+    **{kind: dict.fromkeys(T5_SITES, ("dropout_rate", 0.1)) for kind in T5},
+    **dict.fromkeys(BART, BART_SITES),
     "opt": {"residual": ("dropout", 0.1), "attention": ("attention_dropout", 0.0)},
 }  # fmt: skip
 NORMS = {
@@ -45,8 +47,8 @@ NORMS = {
     **dict.fromkeys(("cohere", "cohere2"), "written"),
 }
 FUSED = {
-    **dict.fromkeys(("gpt2", "gpt-sw3", "gpt_bigcode", "gpt_neox", "falcon", "bloom", "mpt"), ["qkv"]),
-    **dict.fromkeys(("phi3", "modernbert"), ["qkv", "gate_up"]),
+    **{kind: ["qkv"] for kind in ("gpt2", "gpt-sw3", "gpt_bigcode", "gpt_neox", "falcon", "bloom", "mpt")},
+    **{kind: ["qkv", "gate_up"] for kind in ("phi3", "modernbert")},
 }
 SCORES = {"falcon": "own", "gptj": "upcast", "gpt_neo": "upcast", "gpt_bigcode": "fp32"}
 FP32_ROUTERS = (
