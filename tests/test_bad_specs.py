@@ -580,6 +580,8 @@ TYPES: dict[str, list[tuple[Any, str]]] = {
     "texts": TEXTS,
     "sources": [*TEXTS, ([], "")],
     "words": WORDS,
+    # Lists of words among which "all" is none.
+    "named": [(value, ".0" if deeper == ".1" else deeper) for value, deeper in WORDS],
     "kinds": [(value, "") for value in RECORD],
     "shape": [(value, "") for value in (*TEXT, [], 4)] + [([4, value], ".1") for value in (0, -1, 1.5, True, "4", 10**9)],
 }
@@ -610,7 +612,7 @@ BLOCK = {
     "gated": "flag", "activation": "text",
     "biases": "words", "norm": "word rmsnorm layernorm none", "norm_bias": "flag",
     "norm_form": "word plain offset half upcast written", "scores": "word fp32 own upcast", "softcap": "flag",
-    "fused": "words", "dropout": "words",
+    "fused": "named", "dropout": "named",
     "norm_placement": "word pre post sandwich output", "parallel": "word none one-norm two-norms",
     "qk_norm": "word none head per-head full", "window": "count", "sinks": "flag", "global_attention": "flag",
     "attention_norm": "flag", "ffn_norm": "flag", "qk_norm_bias": "flag", "chunked": "flag",
