@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 from llmcalc.errors import UnknownArchitecture
-from llmcalc.importers import families
+from llmcalc.importers import families, trained_as
 from llmcalc.importers.classes import version
 from llmcalc.importers.config import Config, Source
 from llmcalc.importers.harmless import further_layers, is_harmless, said
@@ -207,7 +207,7 @@ def from_config(data: Any, source: Source, *, hub: str | None = None) -> Importe
     family = _family(c)
     task = task_of(c)
     try:
-        spec = _finished(family(c, task), task, c.model_type)
+        spec = trained_as.facts(c, _finished(family(c, task), task, c.model_type))
     except TooManyKinds:
         raise source.error("", f"more than {len(LETTERS)} kinds of layer; a spec tells no more apart") from None
     notes = []
