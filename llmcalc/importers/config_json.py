@@ -220,7 +220,8 @@ def from_config(data: Any, source: Source, *, hub: str | None = None) -> Importe
         notes.append(str(spec["note"]))
     layers = further_layers(data)
     if layers and not any(str(tensor["name"]).startswith("mtp_") for tensor in spec.get("outside", [])):
-        notes.append(f"layers that predict further tokens ({layers}) are not counted; generating token by token does not run them")
+        further = f"layers that predict further tokens ({layers}) are not of this class"
+        notes.append(f"{further}; generating token by token does not run them")
     quantised = stored(data, _modules(spec))
     notes += [quantised.note] if quantised.note else []
     dtype = data.get("dtype", data.get("torch_dtype"))
