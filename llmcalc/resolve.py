@@ -1,6 +1,8 @@
 """MODEL on the command line -> blueprint; --quant and --gpu -> what the engines take."""
 
+import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llmcalc.blueprint.lower import lower
@@ -11,6 +13,7 @@ from llmcalc.specs.model import ModelSpec
 from llmcalc.units import MiB
 
 if TYPE_CHECKING:
+    from llmcalc.engines.runtimes import Runtime
     from llmcalc.engines.weights import Method
     from llmcalc.importers import sources
     from llmcalc.specs.gpu import GpuSpec
@@ -226,6 +229,31 @@ def gpu(text: str) -> Gpu:
     if spec.devices > 1:
         bytes_, source = bytes_ // spec.devices, f"{source}; one of its {spec.devices} devices"
     return Gpu(name, spec, bytes_, source)
+
+
+def runtime(text: str) -> "Runtime":
+    """A serving runtime, NAME or NAME@VERSION. Raises UnknownName, UsageError for a version that is none."""
+    from llmcalc.engines.runtimes import Runtime
+
+    asked, mark, version = text.partition("@")
+    name, spec = catalogue.runtime_spec(asked)
+    if mark and not _version(version):
+        raise UsageError(f"--runtime {text}: found {version!r}, allowed: a version, as {name}@0.10.1")
+    rules = dict.fromkeys(type(spec.allocation).__annotations__) | vars(spec.allocation)
+    for change in spec.versions:
+        if mark and _holds(version, change.before, change.since):
+            rules |= {key: value for key, value in vars(change).items() if key in rules and value is not None}
+    paddings = {quant: (padding.inner, padding.outer) for quant, padding in (spec.expert_padding or {}).items()}
+    return Runtime(name, version, spec.kind, SimpleNamespace(**rules), paddings, tuple(spec.sources))
+
+
+def _version(text: str) -> tuple[int, ...]:
+    """The numbers of a version: v0.10.1, 0.6.3.post1, b5280."""
+    return tuple(int(part) for part in re.findall(r"\d+", text[:40]))
+
+
+def _holds(version: str, before: str | None, since: str | None) -> bool:
+    return (before is None or _version(version) < _version(before)) and (since is None or _version(version) >= _version(since))
 
 
 def marketed_bytes(spec: "GpuSpec") -> int:

@@ -1,0 +1,194 @@
+"""vLLM: a share of each GPU is the budget; what weights, a profiled peak and CUDA graphs leave of it is cut into blocks.
+
+Layers are grouped by what they cache. All groups have as many layers as the smallest kind (or the largest, where that is less
+than half as much more), and one size of page: layers that cache less per token have larger blocks, recurrent states are padded
+to a page (vLLM documentation, docs/design/hybrid_kv_cache_manager.md; v1/core/kv_cache_utils.py).
+"""
+
+from typing import NamedTuple
+
+from llmcalc.engines import ranks
+from llmcalc.engines.fit import Load
+from llmcalc.engines.runtimes import (
+    Case,
+    Entry,
+    bare,
+    check_heads,
+    kv_rank_bytes,
+    layer_entries,
+    rope_bytes,
+    state_bytes,
+    vocabulary,
+    widest_bytes,
+)
+from llmcalc.quantity import ceil_div
+
+# Attention kernels take blocks of multiples of so many tokens.
+KERNEL_TOKENS = 16
+
+
+class Kind(NamedTuple):
+    """Layers that cache alike: bytes of a token, or (``state``) of a sequence."""
+
+    size: int
+    state: bool
+    window: int | None
+    chunked: bool
+
+
+class Group(NamedTuple):
+    """Layers that share a table of blocks: their kind and the tokens of a block."""
+
+    kind: Kind
+    block: int
+
+
+class Pages(NamedTuple):
+    """How a stage's cache is cut: ``bytes`` of a block in all the layers of a group."""
+
+    bytes: int
+    groups: tuple[Group, ...]
+
+    def blocks(self, context: int, prompt: int, states: int, encoder: int) -> int:
+        """Blocks that a request of this length holds at most."""
+        held = 0
+        for kind, block in self.groups:
+            if kind.state:
+                held += states
+            elif kind.window is None:
+                held += ceil_div(max(context, encoder), block)
+            elif kind.chunked:
+                held += ceil_div(min(context, kind.window + prompt), block)
+            else:
+                held += ceil_div(min(context, kind.window - 1 + prompt), block) + 1
+        return held
+
+
+def _kind(entries: list[Entry], case: Case) -> Kind | None:
+    """What a layer caches, as one kind. None where it caches nothing."""
+    tp, settings = case.split.tp, case.settings
+    own = case.dtype or case.blueprint.dtype
+    states = [state_bytes(entry, own, tp) for entry in entries if entry.kind == "state"]
+    tokens = [entry for entry in entries if entry.kind != "state"]
+    if tokens:
+        size = sum(kv_rank_bytes(entry, settings.kv_dtype, settings.value_dtype, tp) for entry in tokens)
+        whole = not case.runtime.rules.hybrid_groups
+        window = None if whole or any(entry.window is None for entry in tokens) else tokens[0].window
+        return Kind(size, False, window, tokens[0].chunked)
+    return Kind(sum(states), True, None, False) if states else None
+
+
+def pages_of(kinds: list[Kind], block: int) -> Pages | None:
+    """How the caches of these layers are cut into blocks; None where there are none."""
+    if not kinds:
+        return None
+    alike = {(kind.state, kind.window, kind.chunked) for kind in kinds}
+    if len(alike) == 1:
+        # One kind of attention: a block has its tokens in every layer, however wide each is.
+        if kinds[0].state:
+            return Pages(sum(kind.size for kind in kinds), (Group(kinds[0], 1),))
+        return Pages(block * sum(kind.size for kind in kinds), (Group(kinds[0], block),))
+    counts = {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)}
+    attention = [kind for kind in counts if not kind.state]
+    states = [kind.size for kind in counts if kind.state]
+    if states and attention:
+        least = min(kind.size for kind in attention)
+        block = max(block, KERNEL_TOKENS * ceil_div(max(states), KERNEL_TOKENS * least))
+    page = max([block * kind.size for kind in attention] + states)
+    fewest, most = min(counts.values()), max(counts.values())
+    layers = most if most < 1.5 * fewest else fewest
+    groups: list[Group] = []
+    for kind, count in counts.items():
+        tokens = 1 if kind.state else page // kind.size
+        groups += [Group(kind, tokens)] * ceil_div(count, layers)
+    return Pages(page * layers, tuple(groups))
+
+
+class Stage(NamedTuple):
+    """One pipeline stage on one rank."""
+
+    weight_bytes: int
+    pages: Pages | None
+
+
+class VllmPlan:
+    """vLLM on so many GPUs. Raises UsageError where heads cannot be divided, NoAnswer where the cache is not known."""
+
+    def __init__(self, case: Case) -> None:
+        blueprint, rules, split = bare(case), case.runtime.rules, case.split.checked()
+        check_heads(blueprint, split.tp)
+        self.case, self.rules, self.replicas = case, rules, split.dp
+        self.blueprint = blueprint
+        over = split.tp * split.dp
+        held = ranks.rank_layers(
+            blueprint, case.method, split.tp, case.dtype, vocab_multiple=rules.vocab_multiple,
+            expert_multiples=case.runtime.paddings, expert_ranks=over // split.ep, expert_groups=split.ep,
+        )  # fmt: skip
+        tied = not any(w.part == "lm_head" and w.kind == "matrix" and not w.tied_to for w in blueprint.weights)
+        entries = layer_entries(blueprint)
+        before = len(entries) - blueprint.stacks[-1].depth
+        ropes = rope_bytes(blueprint)
+        self.stages = []
+        for start, stop in ranks.stages(blueprint.stacks[-1].depth, split.pp):
+            mine = entries[before + start : before + stop] if start else entries[: before + stop]
+            kinds = [kind for layer in mine if (kind := _kind(layer, case)) is not None]
+            weight = held.stage(start, stop, tied=tied and blueprint.generates) + ropes
+            self.stages.append(Stage(weight, pages_of(kinds, rules.block)))
+        large = case.card.large
+        self.prompt = case.settings.prompt_tokens or (rules.prompt_tokens_large if large else rules.prompt_tokens)
+        self.sequences = case.settings.sequences or (rules.sequences_large if large else rules.sequences)
+        self.overhead = rules.process_bytes + (rules.peer_bytes if split.gpus > 1 else 0)
+        self.overhead += rules.graph_bytes if rules.graphs_in_budget else 0
+        percent = 100 * case.settings.utilization if case.settings.utilization is not None else rules.utilization_percent
+        self.budget = int(case.card.bytes * percent / 100)
+        self.available = self.budget
+        pool = case.settings.pool_bytes
+        if pool is not None:
+            self.available = max(stage.weight_bytes for stage in self.stages) + self.activation_bytes(1) + self.overhead + pool
+
+    def activation_bytes(self, batch: int) -> int:
+        """The profiled peak: the widest layer over a full step of prompts, or the sampler over all sequences."""
+        step = self.prompt
+        hidden = 2 * step * int(self.blueprint.stacks[-1].hidden)
+        sampled = self.rules.logit_bytes * max(self.sequences, batch) * vocabulary(self.blueprint)
+        return max(step * widest_bytes(self.blueprint, self.case.split.tp), hidden + sampled)
+
+    def request_blocks(self, stage: Stage, context: int) -> int:
+        """Blocks of a request on a stage."""
+        encoder = self.blueprint.encoder_tokens(self.case.settings.encoder_context, context)
+        return stage.pages.blocks(context, self.prompt, self.rules.state_blocks, encoder) if stage.pages else 0
+
+    def loads(self, context: int, batch: int) -> list[Load]:
+        """Bytes on a rank of each pipeline stage."""
+        share = ceil_div(batch, self.replicas)
+        active = self.activation_bytes(share)
+        found = []
+        for stage in self.stages:
+            cached = share * self.request_blocks(stage, context) * stage.pages.bytes if stage.pages else 0
+            found.append(Load(stage.weight_bytes, cached, active, self.overhead))
+        return found
+
+    def pool_bytes(self, stage: Stage) -> int:
+        """What is left for the cache on a rank."""
+        if self.case.settings.pool_bytes is not None:
+            return self.case.settings.pool_bytes
+        return max(0, self.budget - stage.weight_bytes - self.activation_bytes(1) - self.overhead)
+
+    def blocks(self) -> int | None:
+        """Blocks of the cache: as many as the stage with the fewest has."""
+        return min((self.pool_bytes(stage) // stage.pages.bytes for stage in self.stages if stage.pages), default=None)
+
+    def concurrency(self, context: int) -> float | None:
+        """Requests of this length that the cache holds, as the log prints it; of one replica."""
+        blocks, held = self.blocks(), max(self.request_blocks(stage, context) for stage in self.stages)
+        return None if blocks is None or not held else blocks / held
+
+    def tokens(self, context: int) -> int | None:
+        """Tokens of the pool: blocks times their tokens, of a hybrid what requests of this length come to."""
+        blocks = self.blocks()
+        if blocks is None:
+            return None
+        grown = [stage.pages.groups for stage in self.stages if stage.pages]
+        if all(len(groups) == 1 and not groups[0].kind.state and groups[0].kind.window is None for groups in grown):
+            return blocks * grown[0][0].block
+        return int(context * (self.concurrency(context) or 0))

@@ -1,0 +1,269 @@
+"""What the models of serving runtimes share: the question, what a layer caches on one GPU, and the answer.
+
+A runtime's plan says what stands on each GPU at a context and a batch; fitting, the largest context and batch, and the GPU
+that decides follow from that alone. Plans read weights, caches and operations of a blueprint, never its name.
+"""
+
+from typing import Any, NamedTuple, Protocol
+
+from llmcalc.blueprint.parts import Blueprint, without_formulas
+from llmcalc.engines import kv
+from llmcalc.engines.fit import MOST_SEQUENCES, MOST_TOKENS, Load, largest
+from llmcalc.engines.weights import DTYPE_BITS, Method
+from llmcalc.errors import NoAnswer, UsageError
+from llmcalc.quantity import ceil_div
+from llmcalc.units import GiB
+
+LARGE_BYTES = 70 * GiB
+
+
+class Card(NamedTuple):
+    """A GPU as a runtime sees it: what CUDA reports, what the driver lists, and its architecture."""
+
+    bytes: int
+    driver_bytes: int
+    architecture: str = ""
+
+    @property
+    def large(self) -> bool:
+        """Whether vLLM prepares for more on it: 70 GiB or more, and no A100."""
+        return self.bytes >= LARGE_BYTES and self.architecture != "Ampere"
+
+
+class Split(NamedTuple):
+    """How a model is divided: tensor, pipeline, expert and data parallelism."""
+
+    tp: int = 1
+    pp: int = 1
+    ep: int = 1
+    dp: int = 1
+
+    @property
+    def gpus(self) -> int:
+        """GPUs in all. Expert parallelism runs over those that tensor and data parallelism have."""
+        return self.tp * self.pp * self.dp
+
+    def checked(self) -> "Split":
+        """Itself. Raises UsageError where experts would be spread over GPUs that there are not."""
+        if self.tp * self.dp % self.ep:
+            raise UsageError(f"--ep {self.ep}: experts are spread over the {self.tp * self.dp} GPUs of --tp and --dp; name a divisor")
+        return self
+
+
+class Settings(NamedTuple):
+    """What may be said to a runtime; None leaves it to its version's default."""
+
+    kv_dtype: str = "bf16"
+    value_dtype: str | None = None
+    utilization: float | None = None
+    sequences: int | None = None
+    prompt_tokens: int | None = None
+    pool_bytes: int | None = None
+    gpu_layers: int | None = None
+    flash_attention: bool = True
+    encoder_context: int | None = None
+
+
+class Runtime(NamedTuple):
+    """A runtime at a version (empty: none named). ``rules`` is how it allocates, ``paddings`` what kernels take experts in."""
+
+    name: str
+    version: str
+    kind: str
+    rules: Any
+    paddings: dict[str, tuple[int, int]] = {}
+    sources: tuple[str, ...] = ()
+
+
+class Case(NamedTuple):
+    """All that a plan is made from."""
+
+    blueprint: Blueprint
+    method: Method
+    dtype: str
+    runtime: Runtime
+    card: Card
+    split: Split
+    settings: Settings
+
+
+class Entry(NamedTuple):
+    """What one layer caches of one kind: elements per token (of a state: in all), keys and values apart.
+
+    ``heads`` is what tensor parallelism may divide by, ``dtype`` its own where it has one, ``expanded`` the keys and values
+    of all heads that a latent stands for.
+    """
+
+    kind: str
+    keys: int
+    values: int
+    heads: int
+    window: int | None = None
+    chunked: bool = False
+    per: str = "token"
+    dtype: str = ""
+    expanded: tuple[int, int] = (0, 0)
+
+
+class Plan(Protocol):
+    """What a runtime has on its GPUs. ``replicas`` serve requests apart from each other."""
+
+    replicas: int
+    available: int
+
+    def loads(self, context: int, batch: int) -> list[Load]:
+        """Bytes on each GPU that differs from the others."""
+        ...
+
+    def tokens(self, context: int) -> int | None:
+        """Tokens that its cache has room for in requests of this context; None where the cache does not grow."""
+        ...
+
+
+class Served(NamedTuple):
+    """The answer: the GPU that decides, and what would fit. None as for ``fit.Fit``."""
+
+    fits: bool
+    loads: list[Load]
+    deciding: int
+    available: int
+    kv_tokens: int | None
+    max_context: int | None
+    max_batch: int | None
+
+    @property
+    def load(self) -> Load:
+        """What stands on the GPU that decides."""
+        return self.loads[self.deciding]
+
+
+def serve(plan: Plan, blueprint: Blueprint, context: int, batch: int) -> Served:
+    """The verdict on a plan, and the largest context and batch that it has room for."""
+
+    def fits(at_context: int, at_batch: int) -> bool:
+        return all(load.required_bytes <= plan.available for load in plan.loads(at_context, at_batch))
+
+    loads = plan.loads(context, batch)
+    growing = any(cache.per == "token" and cache.window is None for cache in blueprint.caches)
+    bounded = blueprint.context if blueprint.context is not None else (MOST_TOKENS if growing else None)
+    most = largest(lambda n: fits(context, n), MOST_SEQUENCES)
+    return Served(
+        fits=fits(context, batch),
+        loads=loads,
+        deciding=max(range(len(loads)), key=lambda index: loads[index].required_bytes),
+        available=plan.available,
+        kv_tokens=plan.tokens(context),
+        max_context=largest(lambda n: fits(n, batch), bounded) if bounded else (None if fits(context, batch) else 0),
+        max_batch=None if most == MOST_SEQUENCES else most,
+    )
+
+
+def bare(case: Case) -> Blueprint:
+    """The blueprint in plain ints. Raises NoAnswer where its cache is not known."""
+    if case.blueprint.unknown_cache:
+        raise NoAnswer(f"{case.blueprint.name}: the cache is not known: {case.blueprint.unknown_cache}")
+    return without_formulas(case.blueprint)
+
+
+def layer_entries(blueprint: Blueprint) -> list[list[Entry]]:
+    """What each layer caches, in the order of the stacks; the last stack's layers are the last."""
+    first, count = {}, 0
+    for stack in blueprint.stacks:
+        first[stack.name] = count
+        count += stack.depth
+    found: list[list[Entry]] = [[] for _ in range(count)]
+    scores = {(layer, bool(op.cross)): op for op in blueprint.ops if op.kind == "attention" and op.part != "vision"
+              and op.v != 1 for layer in op.layers}  # fmt: skip
+    taps = {layer: int(w.shape[-1]) for w in blueprint.weights if w.kind == "conv" and w.part == "recurrent" for layer in w.layers}
+    for cache in blueprint.caches:
+        for layer in cache.layers:
+            op = scores.get((layer, cache.kind == "cross"))
+            found[first[cache.stack] + layer].append(_entry(cache, op, taps.get(layer, 0)))
+    return found
+
+
+def _entry(cache: Any, op: Any, taps: int) -> Entry:
+    width, heads = int(cache.width), int(cache.heads)
+    window = None if cache.window is None else int(cache.window)
+    if cache.per == "sequence":
+        # Runtimes keep the inputs before the newest; a state that has it too is as wide as the convolution.
+        before = width // taps * (taps - 1) if taps and not cache.dtype and width % taps == 0 and cache.name.endswith("conv_state") else width
+        return Entry("state", before, 0, 0, per="sequence", dtype=cache.dtype)
+    if cache.kind in ("kv", "cross") and op is not None:
+        values = min(heads * int(op.v), width)
+        return Entry(cache.kind, width - values, values, heads, window, bool(op.chunked), cache.per, cache.dtype)
+    if cache.kind == "latent" and op is not None:
+        expanded = int(op.heads) * int(op.qk), int(op.heads) * int(op.v)
+        return Entry("latent", width, int(op.cached_v), 1, window, False, cache.per, cache.dtype, expanded)
+    return Entry(cache.kind, width, 0, heads, window, False, cache.per, cache.dtype)
+
+
+def element_bytes(elements: int, dtype: str) -> int:
+    """Whole bytes of so many elements of the cache."""
+    over, under = kv.CACHE_BITS[dtype]
+    return ceil_div(elements * over, 8 * under)
+
+
+def state_bytes(entry: Entry, own: str, ranks: int) -> int:
+    """A recurrent state on one rank; convolutions in the model's dtype ``own``."""
+    return ceil_div(entry.keys * DTYPE_BITS[entry.dtype or own] // 8, ranks)
+
+
+def kv_rank_bytes(entry: Entry, dtype: str, values: str | None, ranks: int) -> int:
+    """Bytes of a token in one layer on one rank: at least one head of keys and values, and latents whole.
+
+    The index of sparse attention is kept in 8 bits with a 32-bit scale for each 128 (DeepSeek-V3.2), whatever the cache is.
+    """
+    if entry.kind == "index":
+        return entry.keys + 4 * ceil_div(entry.keys, 128)
+    if entry.kind == "latent":
+        return element_bytes(entry.keys, dtype)
+    mine = ceil_div(entry.heads, ranks)
+    return element_bytes(entry.keys // entry.heads * mine, dtype) + element_bytes(entry.values // entry.heads * mine, values or dtype)
+
+
+def check_heads(blueprint: Blueprint, ranks: int) -> None:
+    """Raises UsageError where attention heads cannot be divided over so many ranks."""
+    for op in blueprint.ops:
+        if op.kind == "attention" and op.part == "attention" and not op.cross and int(op.v) > 1 and int(op.heads) % ranks:
+            raise UsageError(f"{blueprint.name}: {int(op.heads)} attention heads cannot be divided over {ranks} GPUs; "
+                             "name --tp and --pp so that tp divides them")  # fmt: skip
+
+
+def widest_bytes(blueprint: Blueprint, ranks: int) -> int:
+    """Activations of one token at the widest point of a layer, 16 bits: the residual twice, and what an FFN makes.
+
+    Gate and up stand together; of experts, every one that a token uses, and their outputs before they are summed.
+    """
+    hidden = int(blueprint.stacks[-1].hidden)
+    inner = [op for op in blueprint.ops if op.kind == "matmul" and op.layers and op.rows not in ("patch", "image_token", "pass", "audio")]
+    widest = 0
+    for op in inner:
+        wide, narrow = int(op.width), int(op.inner)
+        if wide == hidden:
+            # A projection back: three of what it reads (gate, up and their product), of experts what they wrote too.
+            made = 3 * ceil_div(narrow, ranks) + (wide if int(op.repeats) > 1 else 0)
+            widest = max(widest, int(op.repeats) * made)
+        else:
+            widest = max(widest, int(op.repeats) * ceil_div(wide, ranks))
+    return 2 * (2 * hidden + widest)
+
+
+def vocabulary(blueprint: Blueprint) -> int:
+    """Logits of a token; 0 where the model has no head."""
+    return next((int(op.width) for op in blueprint.ops if op.rows == "logit" and op.part == "lm_head"), 0)
+
+
+def rope_bytes(blueprint: Blueprint) -> int:
+    """Tables of sines and cosines in 16 bits, one for each kind of window, up to the trained context.
+
+    None where positions have a table of their own. A blueprint does not say how much of a head is rotated: all of it.
+    """
+    if any(w.part == "positions" for w in blueprint.weights):
+        return 0
+    kinds = {}
+    for op in blueprint.ops:
+        if op.kind == "attention" and op.part == "attention" and not op.cross and op.causal and int(op.v) > 1:
+            rotated = int(op.qk) if op.cached_qk is None else int(op.cached_qk) - int(op.cached_v)
+            kinds[op.window is None] = rotated
+    return sum(2 * (blueprint.context or 0) * dim for dim in kinds.values())
