@@ -2,7 +2,6 @@
 
 import re
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llmcalc.blueprint.lower import lower
@@ -233,18 +232,18 @@ def gpu(text: str) -> Gpu:
 
 def runtime(text: str) -> "Runtime":
     """A serving runtime, NAME or NAME@VERSION. Raises UnknownName, UsageError for a version that is none."""
-    from llmcalc.engines.runtimes import Runtime
+    from llmcalc.engines.runtimes import Rules, Runtime
 
     asked, mark, version = text.partition("@")
     name, spec = catalogue.runtime_spec(asked)
     if mark and not _version(version):
         raise UsageError(f"--runtime {text}: found {version!r}, allowed: a version, as {name}@0.10.1")
-    rules = dict.fromkeys(type(spec.allocation).__annotations__) | vars(spec.allocation)
+    rules = {key: value for key, value in vars(spec.allocation).items() if value is not None}
     for change in spec.versions:
         if mark and _holds(version, change.before, change.since):
-            rules |= {key: value for key, value in vars(change).items() if key in rules and value is not None}
+            rules |= {key: value for key, value in vars(change).items() if key in Rules._fields and value is not None}
     paddings = {quant: (padding.inner, padding.outer) for quant, padding in (spec.expert_padding or {}).items()}
-    return Runtime(name, version, spec.kind, SimpleNamespace(**rules), paddings, tuple(spec.sources))
+    return Runtime(name, version, spec.kind, Rules(**rules), paddings, tuple(spec.sources), dict(spec.error_percent or {}))
 
 
 def _version(text: str) -> tuple[int, ...]:

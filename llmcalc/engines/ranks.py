@@ -4,6 +4,7 @@ Column-parallel matrices are divided by their outputs, row-parallel ones by thei
 vocabulary; what is not divided every rank has whole (Megatron-LM, arXiv:1909.08053, section 3).
 """
 
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from llmcalc.blueprint.parts import Blueprint, Weight
@@ -127,7 +128,7 @@ def stages(layers: int, count: int) -> list[tuple[int, int]]:
     for index in range(more):
         sizes[count - 2 - index if count > 1 else 0] += 1
     edges = [sum(sizes[:index]) for index in range(count + 1)]
-    return list(zip(edges, edges[1:], strict=False))
+    return list(pairwise(edges))
 
 
 def _up(value: int, multiple: int) -> int:

@@ -139,8 +139,8 @@ class VllmPlan:
         self.sequences = case.settings.sequences or (rules.sequences_large if large else rules.sequences)
         self.overhead = rules.process_bytes + (rules.peer_bytes if split.gpus > 1 else 0)
         self.overhead += rules.graph_bytes if rules.graphs_in_budget else 0
-        percent = 100 * case.settings.utilization if case.settings.utilization is not None else rules.utilization_percent
-        self.budget = int(case.card.bytes * percent / 100)
+        asked = case.settings.utilization
+        self.budget = int(case.card.bytes * ((rules.utilization_percent or 100) / 100 if asked is None else asked))
         self.available = self.budget
         pool = case.settings.pool_bytes
         if pool is not None:
@@ -151,7 +151,7 @@ class VllmPlan:
         step = self.prompt
         hidden = 2 * step * int(self.blueprint.stacks[-1].hidden)
         sampled = self.rules.logit_bytes * max(self.sequences, batch) * vocabulary(self.blueprint)
-        return max(step * widest_bytes(self.blueprint, self.case.split.tp), hidden + sampled)
+        return int(max(step * widest_bytes(self.blueprint, self.case.split.tp), hidden + sampled))
 
     def request_blocks(self, stage: Stage, context: int) -> int:
         """Blocks of a request on a stage."""

@@ -1,14 +1,14 @@
-"""What the models of serving runtimes share: the question, what a layer caches on one GPU, and the answer.
+"""What the models of serving runtimes share: the question, and what a layer caches on one GPU.
 
-A runtime's plan says what stands on each GPU at a context and a batch; fitting, the largest context and batch, and the GPU
-that decides follow from that alone. Plans read weights, caches and operations of a blueprint, never its name.
+A runtime's plan says what stands on each GPU at a context and a batch; ``engines.serving`` asks it. Plans read weights, caches
+and operations of a blueprint, never its name.
 """
 
 from typing import Any, NamedTuple, Protocol
 
-from llmcalc.blueprint.parts import Blueprint, without_formulas
+from llmcalc.blueprint.parts import Blueprint, Op, without_formulas
 from llmcalc.engines import kv
-from llmcalc.engines.fit import MOST_SEQUENCES, MOST_TOKENS, Load, largest
+from llmcalc.engines.fit import Load
 from llmcalc.engines.weights import DTYPE_BITS, Method
 from llmcalc.errors import NoAnswer, UsageError
 from llmcalc.quantity import ceil_div
@@ -46,7 +46,8 @@ class Split(NamedTuple):
     def checked(self) -> "Split":
         """Itself. Raises UsageError where experts would be spread over GPUs that there are not."""
         if self.tp * self.dp % self.ep:
-            raise UsageError(f"--ep {self.ep}: experts are spread over the {self.tp * self.dp} GPUs of --tp and --dp; name a divisor")
+            over = self.tp * self.dp
+            raise UsageError(f"--ep {self.ep}: experts are spread over the {over} GPUs of --tp and --dp; name a divisor")
         return self
 
 
@@ -64,15 +65,47 @@ class Settings(NamedTuple):
     encoder_context: int | None = None
 
 
+class Rules(NamedTuple):
+    """How a runtime allocates (``specs.runtime.Allocation`` says what each is)."""
+
+    utilization_percent: int | None = None
+    block: int = 1
+    prompt_tokens: int = 1
+    prompt_tokens_large: int = 1
+    sequences: int = 1
+    sequences_large: int = 1
+    logit_bytes: int = 0
+    graph_bytes: int = 0
+    graphs_in_budget: bool = False
+    process_bytes: int = 0
+    peer_bytes: int = 0
+    state_blocks: int = 1
+    hybrid_groups: bool = True
+    vocab_multiple: int = 1
+    window_share_percent: int = 100
+    latent: str = "latent"
+    mask_bytes: int = 2
+    copies: int = 1
+
+
 class Runtime(NamedTuple):
-    """A runtime at a version (empty: none named). ``rules`` is how it allocates, ``paddings`` what kernels take experts in."""
+    """A runtime at a version (empty: none named). ``rules`` is how it allocates, ``paddings`` what kernels take experts in.
+
+    ``errors`` are median errors against logs in percent, by figure.
+    """
 
     name: str
     version: str
     kind: str
-    rules: Any
+    rules: Rules
     paddings: dict[str, tuple[int, int]] = {}
     sources: tuple[str, ...] = ()
+    errors: dict[str, float] = {}
+
+    @property
+    def label(self) -> str:
+        """As it is asked for."""
+        return f"{self.name}@{self.version}" if self.version else self.name
 
 
 class Case(NamedTuple):
@@ -115,47 +148,9 @@ class Plan(Protocol):
         """Bytes on each GPU that differs from the others."""
         ...
 
-    def tokens(self, context: int) -> int | None:
+    def tokens(self, context: int, /) -> int | None:
         """Tokens that its cache has room for in requests of this context; None where the cache does not grow."""
         ...
-
-
-class Served(NamedTuple):
-    """The answer: the GPU that decides, and what would fit. None as for ``fit.Fit``."""
-
-    fits: bool
-    loads: list[Load]
-    deciding: int
-    available: int
-    kv_tokens: int | None
-    max_context: int | None
-    max_batch: int | None
-
-    @property
-    def load(self) -> Load:
-        """What stands on the GPU that decides."""
-        return self.loads[self.deciding]
-
-
-def serve(plan: Plan, blueprint: Blueprint, context: int, batch: int) -> Served:
-    """The verdict on a plan, and the largest context and batch that it has room for."""
-
-    def fits(at_context: int, at_batch: int) -> bool:
-        return all(load.required_bytes <= plan.available for load in plan.loads(at_context, at_batch))
-
-    loads = plan.loads(context, batch)
-    growing = any(cache.per == "token" and cache.window is None for cache in blueprint.caches)
-    bounded = blueprint.context if blueprint.context is not None else (MOST_TOKENS if growing else None)
-    most = largest(lambda n: fits(context, n), MOST_SEQUENCES)
-    return Served(
-        fits=fits(context, batch),
-        loads=loads,
-        deciding=max(range(len(loads)), key=lambda index: loads[index].required_bytes),
-        available=plan.available,
-        kv_tokens=plan.tokens(context),
-        max_context=largest(lambda n: fits(n, batch), bounded) if bounded else (None if fits(context, batch) else 0),
-        max_batch=None if most == MOST_SEQUENCES else most,
-    )
 
 
 def bare(case: Case) -> Blueprint:
@@ -187,8 +182,8 @@ def _entry(cache: Any, op: Any, taps: int) -> Entry:
     window = None if cache.window is None else int(cache.window)
     if cache.per == "sequence":
         # Runtimes keep the inputs before the newest; a state that has it too is as wide as the convolution.
-        before = width // taps * (taps - 1) if taps and not cache.dtype and width % taps == 0 and cache.name.endswith("conv_state") else width
-        return Entry("state", before, 0, 0, per="sequence", dtype=cache.dtype)
+        newest = width // taps if taps and width % taps == 0 and not cache.dtype and cache.name.endswith("conv_state") else 0
+        return Entry("state", width - newest, 0, 0, per="sequence", dtype=cache.dtype)
     if cache.kind in ("kv", "cross") and op is not None:
         values = min(heads * int(op.v), width)
         return Entry(cache.kind, width - values, values, heads, window, bool(op.chunked), cache.per, cache.dtype)
@@ -201,12 +196,12 @@ def _entry(cache: Any, op: Any, taps: int) -> Entry:
 def element_bytes(elements: int, dtype: str) -> int:
     """Whole bytes of so many elements of the cache."""
     over, under = kv.CACHE_BITS[dtype]
-    return ceil_div(elements * over, 8 * under)
+    return int(ceil_div(elements * over, 8 * under))
 
 
 def state_bytes(entry: Entry, own: str, ranks: int) -> int:
     """A recurrent state on one rank; convolutions in the model's dtype ``own``."""
-    return ceil_div(entry.keys * DTYPE_BITS[entry.dtype or own] // 8, ranks)
+    return int(ceil_div(entry.keys * DTYPE_BITS[entry.dtype or own] // 8, ranks))
 
 
 def kv_rank_bytes(entry: Entry, dtype: str, values: str | None, ranks: int) -> int:
@@ -215,11 +210,12 @@ def kv_rank_bytes(entry: Entry, dtype: str, values: str | None, ranks: int) -> i
     The index of sparse attention is kept in 8 bits with a 32-bit scale for each 128 (DeepSeek-V3.2), whatever the cache is.
     """
     if entry.kind == "index":
-        return entry.keys + 4 * ceil_div(entry.keys, 128)
+        return entry.keys + 4 * int(ceil_div(entry.keys, 128))
     if entry.kind == "latent":
         return element_bytes(entry.keys, dtype)
-    mine = ceil_div(entry.heads, ranks)
-    return element_bytes(entry.keys // entry.heads * mine, dtype) + element_bytes(entry.values // entry.heads * mine, values or dtype)
+    mine = int(ceil_div(entry.heads, ranks))
+    keys, held = entry.keys // entry.heads * mine, entry.values // entry.heads * mine
+    return element_bytes(keys, dtype) + element_bytes(held, values or dtype)
 
 
 def check_heads(blueprint: Blueprint, ranks: int) -> None:
@@ -230,15 +226,20 @@ def check_heads(blueprint: Blueprint, ranks: int) -> None:
                              "name --tp and --pp so that tp divides them")  # fmt: skip
 
 
+def text_products(blueprint: Blueprint) -> list[Op]:
+    """The matrix products of the layers that text goes through."""
+    apart = ("patch", "image_token", "pass", "audio")
+    return [op for op in blueprint.ops if op.kind == "matmul" and op.layers and op.rows not in apart]
+
+
 def widest_bytes(blueprint: Blueprint, ranks: int) -> int:
     """Activations of one token at the widest point of a layer, 16 bits: the residual twice, and what an FFN makes.
 
     Gate and up stand together; of experts, every one that a token uses, and their outputs before they are summed.
     """
     hidden = int(blueprint.stacks[-1].hidden)
-    inner = [op for op in blueprint.ops if op.kind == "matmul" and op.layers and op.rows not in ("patch", "image_token", "pass", "audio")]
     widest = 0
-    for op in inner:
+    for op in text_products(blueprint):
         wide, narrow = int(op.width), int(op.inner)
         if wide == hidden:
             # A projection back: three of what it reads (gate, up and their product), of experts what they wrote too.
