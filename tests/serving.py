@@ -1,6 +1,6 @@
 """Logs of runtimes beside what llmcalc makes of them: one figure of each row of ``tests/data/inference.jsonl``.
 
-    python -m tests.serving        prints every row, and the errors by figure
+python -m tests.serving        prints every row, and the errors by figure
 """
 
 import statistics
@@ -107,9 +107,10 @@ def of_llamacpp(row: dict[str, Any]) -> list[Figure]:
     computed = logged.get("compute_buffers_mib", {})
     on_gpus = {name: size for name, size in computed.items() if name[-1].isdigit()}
     values = row.get("type_v", "f16")
+    layers = row.get("ngl") if on_gpus else None
     asked = case(
         row, kv_dtype=dtype(row.get("type_k", "f16")), value_dtype=None if values == "-" else dtype(values),
-        prompt_tokens=row.get("n_ubatch"), gpu_layers=row.get("ngl") if on_gpus else None, flash_attention=row.get("flash_attn") != "0",
+        prompt_tokens=row.get("n_ubatch"), gpu_layers=layers, flash_attention=row.get("flash_attn") != "0",
     )  # fmt: skip
     if row.get("arch") == "gemma3":
         # ik_llama.cpp kept every cell of layers with a window then.

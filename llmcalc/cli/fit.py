@@ -130,19 +130,20 @@ def fit(
         pool=parse_bytes(kv_memory, "--kv-memory") if kv_memory else None, flash=flash_attention == "on", eager=enforce_eager,
     )  # fmt: skip
     chosen, named = resolve.chosen(models, family)
-    if solve in ("quant",) and quant is not None:
+    if solve == "quant" and quant is not None:
         raise UsageError("--solve quant looks for the quantisation; leave --quant out")
     if solve:
         rows, notes = fit_solve.solved(question, solve, chosen, cards, named=named)
     else:
         rows, notes = fit_rows.rows(question, chosen, cards, named=named)
-    figures = [fit_rows.figure(question, row) for row in rows] if explain else []
+    figures = [fit_rows.figure(row) for row in rows] if explain else []
     results = [row.result for row in rows]
     notes += fit_rows.notes(question, chosen, rows, cards, unit, named=named)
     inputs = {
         "models": models or [], "family": family, "gpu": [card.name for card in cards], "gpus": gpus or found or 1, "quant": quant,
         "dtype": dtype, "ctx": question.context or resolve.DEFAULT_CONTEXT, "batch": batch, "kv_dtype": kv_dtype,
-        "encoder_ctx": question.encoder, "reserve_bytes": kept, "runtime": runtime, "solve": solve, "flash_attention": flash_attention,
+        "encoder_ctx": question.encoder, "reserve_bytes": kept, "runtime": runtime, "solve": solve,
+        "flash_attention": flash_attention,
         **{key.replace("-", "_"): value for key, value in only.items()},
     }  # fmt: skip
     one = len(results) == 1 and (named or solve is not None)

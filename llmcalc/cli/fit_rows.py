@@ -140,7 +140,7 @@ def _alone(
     return Row(result, m, card, method, demand=demand)
 
 
-def figure(question: Question, row: Row) -> tuple[str, Quantity]:
+def figure(row: Row) -> tuple[str, Quantity]:
     """What is required on the GPU that decides, opened."""
     if row.case is not None and row.served is not None:
         from llmcalc.engines import serving

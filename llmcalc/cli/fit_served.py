@@ -34,6 +34,10 @@ def row(
     head: dict[str, Any],
     gpus: int | None,
 ) -> Row:
+    """The row of one model on one kind of GPU; ``gpus``, where it is not the question that says how many.
+
+    Raises UsageError for a split that the runtime cannot have, NoAnswer for a cache that nobody knows.
+    """
     split = _split(question, runtime, m, gpus)
     if question.eager:
         runtime = runtime._replace(rules=runtime.rules._replace(graphs_in_budget=False))

@@ -78,8 +78,8 @@ def gpus_here() -> tuple[resolve.Gpu, int]:
     found = nvidia() or amd()
     if not found:
         raise UsageError(
-            "--gpu auto: no GPU found on this machine; NVIDIA's are read with nvidia-ml-py (pip install 'llmcalc[nvml]'), AMD's from "
-            "/sys/class/drm. Name one: llmcalc gpus lists them"
+            "--gpu auto: no GPU found on this machine; NVIDIA's are read with nvidia-ml-py (pip install 'llmcalc-sizing[nvml]'), "
+            "AMD's from /sys/class/drm. Name one: llmcalc gpus lists them"
         )
     largest = max(found, key=lambda here: here.bytes)
     return _spec(largest), sum(here.name == largest.name and here.bytes == largest.bytes for here in found)
