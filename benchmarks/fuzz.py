@@ -23,7 +23,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from model_files import (
     config_seeds,
@@ -36,10 +36,17 @@ from model_files import (
     spec_seeds,
 )
 
+from llmcalc import resolve
+from llmcalc.blueprint.lower import lower
+from llmcalc.engines import flops, kv, params
 from llmcalc.errors import LlmcalcError
 from llmcalc.importers import gguf, json_text, safetensors
+from llmcalc.importers.config import Source
+from llmcalc.importers.config_json import from_config
 from llmcalc.importers.tensors import Checkpoint
 from llmcalc.specs import read, validate
+
+DATA = Path(__file__).resolve().parents[1] / "tests" / "data"
 
 MEMORY, SECONDS = 1 << 30, 5
 LONGEST_MESSAGE = 1500
@@ -173,12 +180,34 @@ def _split(folder: Path, data: bytes) -> Checkpoint:
     return gguf.read(_written(folder / "m-00001-of-00002.gguf", data))
 
 
+def model_seeds() -> list[bytes]:
+    """Configs of every architecture: the published ones and the small ones that the oracle built."""
+    published = [json.loads(line)["config"] for line in (DATA / "models.jsonl").read_text(encoding="utf-8").splitlines()]
+    small = [json.loads(line) for line in (DATA / "oracle" / "matrix.jsonl").read_text(encoding="utf-8").splitlines()[1:]]
+    return [
+        json.dumps(config, indent=1).encode()
+        for config in (*published, *({**row["config"], "model_type": row["model_type"]} for row in small))
+    ]
+
+
+def _model(_: Path, data: bytes) -> Any:
+    """A config as the commands take it: to the spec, the blueprint and its figures."""
+    found = from_config(json_text.loads(data, "x.json"), Source("x.json", data.decode("utf-8", "replace")))
+    blueprint = lower(resolve.built(found.spec, "x.json"), "x")
+    count = params.count(blueprint)
+    assert count.total >= count.active >= 0
+    assert blueprint.unknown_cache or kv.size(blueprint, 4096).total >= 0
+    assert flops.count(blueprint, 4096).forward >= 0
+    return None
+
+
 # A reader joins in one line.
 READERS = {
     "model spec": Reader(spec_seeds("models"), YAML, _spec("models")),
     "gpu spec": Reader(spec_seeds("gpus"), YAML, _spec("gpus")),
     "quant spec": Reader(spec_seeds("quants"), YAML, _spec("quants")),
     "json": Reader(config_seeds, JSON, lambda _, data: json_text.loads(data, "x.json")),
+    "config": Reader(model_seeds, JSON, _model),
     "safetensors": Reader(
         safetensors_seeds, [*BINARY, *[_header] * 5], lambda at, data: safetensors.read(_written(at / "x", data))
     ),

@@ -76,7 +76,7 @@ def model(text: str) -> Model:
 
         name, spec = path.stem, validate.validate(read.read(path), "models")
     elif _is_elsewhere(text):
-        return _imported(text)
+        return lowered(imported(text), text)
     else:
         name, spec = catalogue.model_spec(text)
         path = catalogue.path("models", name)
@@ -107,9 +107,8 @@ def imported(text: str) -> "sources.Found":
     return sources.local(text) if sources.is_source(text) else sources.from_hub(text)
 
 
-def _imported(text: str) -> Model:
-    """A model from a config, a checkpoint or the hub. Tensors win over what the config predicts."""
-    found = imported(text)
+def lowered(found: "sources.Found", text: str) -> Model:
+    """The model that files or a repository hold. Tensors win over what the config predicts."""
     notes = list(found.notes)
     if found.spec is None:
         from llmcalc.importers import stored

@@ -138,8 +138,8 @@ MODELS = [
     Bad("key like none", model(zzz="5"), "8:1", "zzz", "allowed: activation, aliases"),
     Bad("unknown key inside", moe("experst: 8"), "8:38", "moe.experst", "did you mean 'experts'?"),
     Bad("unknown key in a kind", model(pattern="A", kinds="{A: {head: 4}}"), "9:13", "kinds.A.head", "did you mean 'heads'?"),
-    Bad("unknown key in the encoder", model(type="encoder-decoder", encoder="{layers: 2, hidden: 64}"),
-        "9:22", "encoder.hidden", "unknown key"),
+    Bad("unknown key in the encoder", model(type="encoder-decoder", encoder="{layers: 2, vocab: 64}"),
+        "9:22", "encoder.vocab", "unknown key"),
     Bad("merge key", model() + "<<: {layers: 5}\n", "8:1", "<<", "unknown key"),
     Bad("key of two lines", model() + '"two\\nlines": 5\n', "8:1", "", "unknown key"),
     Bad("key that recolours the terminal", model() + '"\\e[31mred": 5\n', "8:1", "", "unknown key"),
@@ -177,7 +177,7 @@ MODELS = [
     Bad("number in a list", model(aliases="[mine, 7]"), "8:17", "aliases.1", "found 7, allowed: text"),
     Bad("list in a list", model(aliases="[[mine]]"), "8:11", "aliases.0", "allowed: text"),
     Bad("text for a mapping", model(moe="eight"),
-        "8:1", "moe", "found 'eight', allowed: a mapping of correction_bias, every, experts"),
+        "8:1", "moe", "found 'eight', allowed: a mapping of correction_bias, dense, every, experts"),
     Bad("list for a mapping", model(mla="[1, 2]"), "8:1", "mla", "allowed: a mapping of kv_rank"),
     Bad("list for kinds", model(kinds="[A]"), "8:1", "kinds", "allowed: a mapping"),
     Bad("unknown word", model(norm="rmsnrom"), "8:1", "norm", "allowed: rmsnorm, layernorm, none; did you mean 'rmsnorm'?"),
@@ -192,10 +192,11 @@ MODELS = [
     Bad("true where words are", model(parallel="true"), "8:1", "parallel", "one-norm, two-norms"),
     Bad("no family", model(family=None), "1:1", "family", "missing"),
     Bad("no sources", model(sources=None), "1:1", "sources", "missing"),
-    Bad("no layers", model(layers=None), "1:1", "layers", "every model needs layers, hidden, heads, vocab"),
+    Bad("no layers", model(layers=None), "1:1", "layers", "every model needs layers, hidden, vocab"),
     Bad("no heads, after a comment", "# mine\n\n" + model(heads=None), "3:1", "heads", "missing"),
     Bad("no FFN", model(ffn=None), "1:1", "ffn", "missing"),
     Bad("no experts", model(moe="{top_k: 2, ffn: 64}"), "8:1", "moe.experts", "missing"),
+    Bad("a pool of tokens", model(index="{heads: 2, dim: 8, top_k: 4, pool: 2}"), "8:37", "index.pool", "has no meaning"),
     Bad("no rank", model(mla="{nope_dim: 8, rope_dim: 8, v_dim: 8}"), "8:1", "mla.kv_rank", "missing"),
     Bad("several mistakes", model(layers="0", vocab="1e6", zzz="1"), "3:1", "layers", "(and 2 more)"),
     Bad("KV heads that do not divide heads", model(kv_heads="3"), "8:1", "kv_heads", "3 KV heads do not divide 8 heads"),
@@ -236,8 +237,10 @@ MODELS = [
     Bad("tied head without a head", model(head="false", tied_head="true"), "9:1", "tied_head", "no head (say head: true)"),
     Bad("tied head of an encoder", model(type="encoder", tied_head="true"), "9:1", "tied_head", "no head (say head: true)"),
     Bad("pooler of a decoder", model(pooler="true"), "8:1", "pooler", "an encoder's"),
-    Bad("patches that do not divide the image", vision(patch="15"),
-        "8:64", "vision.patch", "15 does not divide the image side 224"),
+    Bad("patches larger than the image", vision(patch="225"), "8:64", "vision.patch", "225 is more than the image side 224"),
+    Bad("image tokens without an image", model(
+        vision="{layers: 2, hidden: 32, heads: 4, ffn: 64, patch: 14, position_rows: 0, tokens: 4}"
+    ), "8:81", "vision.tokens", "without image"),
     Bad("heads of the tower", vision(heads="5"), "8:33", "vision.heads", "5 heads do not divide hidden 32"),
     Bad("tower without an image", model(vision="{layers: 2, hidden: 32, heads: 4, ffn: 64, patch: 14}"),
         "8:1", "vision.image", "missing"),
@@ -578,30 +581,59 @@ TYPES: dict[str, list[tuple[Any, str]]] = {
     "sources": [*TEXTS, ([], "")],
     "words": WORDS,
     "kinds": [(value, "") for value in RECORD],
+    "shape": [(value, "") for value in (*TEXT, [], 4)] + [([4, value], ".1") for value in (0, -1, 1.5, True, "4", 10**9)],
 }
 # Field -> type. A mapping has a tuple (the name of its record), a list of mappings a list of one; `!` marks what must be there.
 MOE = {
     "experts": "count!", "top_k": "count!", "ffn": "count!", "shared": "count0", "shared_ffn": "count", "shared_gate": "flag",
-    "first_dense": "count0", "every": "count", "correction_bias": "word buffer parameter",
+    "first_dense": "count0", "every": "count", "correction_bias": "word buffer parameter", "dense": "count", "latent": "count",
+    "gated": "flag", "idle": "count0",
 }  # fmt: skip
-MLA = {"kv_rank": "count!", "q_rank": "count", "nope_dim": "count!", "rope_dim": "count!", "v_dim": "count!"}
+MLA = {"kv_rank": "count!", "q_rank": "count", "nope_dim": "count!", "rope_dim": "count0!", "v_dim": "count!"}
+MIXER_TYPES = "mamba mamba2 gated-delta kimi-delta rg-lru rwkv lightning short-conv mlstm"
+RECURRENT = {
+    "type": f"word! {MIXER_TYPES}", "width": "count", "heads": "count", "head_dim": "count", "key_heads": "count",
+    "key_dim": "count", "state": "count", "groups": "count", "rank": "count", "conv": "count", "conv_bias": "flag",
+    "bias": "flag", "norm": "word none gated inputs", "chunk": "count",
+}  # fmt: skip
+PARTS = (
+    "embedding positions projection attention cross_attention recurrent ffn experts shared_experts router norm pooler lm_head "
+    "vision audio other"
+)
+EXTRA = {
+    "name": "text!", "shape": "shape!", "part": f"word {PARTS}", "times": "count0",
+    "rows": "word token encoder_token logit sequence patch image_token none", "copies": "count", "used": "count",
+    "buffer": "flag", "after": "flag",
+}  # fmt: skip
 BLOCK = {
-    "heads": "count", "kv_heads": "count", "head_dim": "count", "ffn": "count", "gated": "flag", "activation": "text",
+    "heads": "count", "kv_heads": "count", "head_dim": "count", "v_head_dim": "count", "attention": "flag", "ffn": "count0",
+    "gated": "flag", "activation": "text",
     "biases": "words", "norm": "word rmsnorm layernorm none", "norm_bias": "flag",
     "norm_placement": "word pre post sandwich output", "parallel": "word none one-norm two-norms",
     "qk_norm": "word none head per-head full", "window": "count", "sinks": "flag", "global_attention": "flag",
-    "attention_norm": "flag",
-    "mla": "record mla", "moe": "record moe",
+    "attention_norm": "flag", "ffn_norm": "flag", "qk_norm_bias": "flag", "chunked": "flag",
+    "output_gate": "word none full head", "values_are_keys": "flag", "reuses_kv": "word none cache projections",
+    "attention_experts": "count", "differential": "flag",
+    "mla": "record mla", "moe": "record moe", "recurrent": "record recurrent", "index": "record index",
+    "shared_blocks": "count", "image_cache": "count", "extra": "records extra", "states": "records state",
 }  # fmt: skip
-STACK = {**BLOCK, "layers": "layers!", "pattern": "text", "kinds": "kinds"}
+STACK = {
+    **BLOCK, "layers": "layers!", "pattern": "text", "kinds": "kinds", "hidden": "count", "final_norm": "flag",
+    "outside": "records extra",
+}  # fmt: skip
 RECORD_FIELDS: dict[str, dict[str, str]] = {
     "moe": MOE,
     "mla": MLA,
+    "recurrent": RECURRENT,
+    "index": {"heads": "count!", "dim": "count!", "top_k": "count!", "type": "word tokens pools blocks", "pool": "count"},
+    "extra": EXTRA,
+    "state": {"name": "text!", "shape": "shape!", "dtype": "word fp32 bf16 fp16"},
     "kind": {**BLOCK, "windowed": "flag"},
     "encoder": STACK,
     "vision": {
-        **STACK, "hidden": "count!", "image": "count!", "patch": "count!", "channels": "count", "tokens": "count",
-        "projector": "word norm-linear",
+        **STACK, "image": "count", "patch": "count!", "channels": "count", "tokens": "count", "frames": "count",
+        "patch_bias": "flag", "class_token": "flag", "position_rows": "count0", "embedding_norm": "flag",
+        "projector": "word norm-linear linear mlp none",
     },
     "published": {"params": "published", "active": "published", "tokens": "published", "note": "text"},
     "models": {
@@ -609,7 +641,8 @@ RECORD_FIELDS: dict[str, dict[str, str]] = {
         "status": "word published estimate unpublished", "note": "text", "published": "record published",
         "type": "word decoder encoder encoder-decoder", "hidden": "count", "vocab": "count", "context": "count",
         "dtype": "word bf16 fp16 fp32", "native_quant": "text",
-        "distinct_layers": "layers", "encoder": "record encoder", "vision": "record vision",
+        "distinct_layers": "layers", "encoder": "record encoder", "vision": "record vision", "audio": "record encoder",
+        "unknown_cache": "text",
         "positions": "word rotary learned sinusoidal alibi relative disentangled none", "position_rows": "count",
         "rotary_dim": "count", "relative_buckets": "count", "token_types": "count0", "embedding_dim": "count",
         "embedding_norm": "flag", "final_norm": "flag", "pooler": "flag", "head": "flag", "tied_head": "flag",
@@ -639,7 +672,7 @@ RECORD_FIELDS: dict[str, dict[str, str]] = {
         "format": "record! format", "rules": "records! rule", "runtimes": "texts", "sources": "sources!", "note": "text",
     },
 }  # fmt: skip
-NEEDED_OF_MODELS = ("layers", "hidden", "heads", "vocab")
+NEEDED_OF_MODELS = ("layers", "hidden", "vocab")
 
 
 def test_the_table_of_fields_is_complete() -> None:
@@ -830,14 +863,14 @@ def impossible(draw: Draw, kind: str, data: dict[str, Any]) -> Mistake | None:
 
 
 def kv_heads(data: dict[str, Any]) -> Fields | None:
-    if "mla" in data:
+    if "mla" in data or "heads" not in data:
         return None
     data["kv_heads"] = data["heads"] + 1
     return ends("kv_heads")
 
 
 def heads(data: dict[str, Any]) -> Fields | None:
-    if "mla" in data or "head_dim" in data:
+    if "mla" in data or "head_dim" in data or "heads" not in data:
         return None
     data["heads"] = data["hidden"] + 1
     return ends("heads", "kv_heads")
@@ -873,8 +906,9 @@ def unused_kind(data: dict[str, Any]) -> Fields | None:
 
 
 def no_window(data: dict[str, Any]) -> Fields | None:
+    if "kinds" in data:  # what its layers are may stand there alone
+        return None
     data["pattern"] = "S"
-    data.pop("kinds", None)
     data.pop("window", None)
     return any_of("pattern")
 

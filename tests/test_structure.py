@@ -11,8 +11,8 @@ PACKAGE = Path(llmcalc.__file__).parent
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 # From the top down; a module may import from its own layer and from those below it.
 LAYERS = ("cli", "report", "resolve", "importers", "engines", "blueprint", "specs", "quantity", "units", "errors")
-# Reading a spec needs YAML, checking it needs pydantic; the command line is typer's and terminal tables are rich's.
-HOMES = {"yaml": "specs.read", "pydantic": "specs.validate", "typer": "cli", "rich": "report.terminal"}
+# Specs are YAML and checked by pydantic; the command line is typer's and terminal tables are rich's.
+HOMES = {"yaml": "specs", "pydantic": "specs.validate", "typer": "cli", "rich": "report.terminal"}
 
 
 def module(path: Path) -> str:

@@ -24,26 +24,25 @@ def test_parameters(row: dict[str, Any]) -> None:
     assert {f: getattr(counted, f) for f in fields} == {f: row[f] for f in fields}
 
 
-@pytest.mark.parametrize("row", named([row for row in MODELS if "kv_bytes" in row]))
+@pytest.mark.parametrize("row", named([row for row in MODELS if "kv" in row]))
 def test_kv_cache(row: dict[str, Any]) -> None:
-    blueprint = resolve.model(row["model"]).blueprint
-    got = {context: kv.size(blueprint, int(context)).kv_bytes for context in row["kv_bytes"]}
-    assert got == row["kv_bytes"]
-    assert kv.size(blueprint, 4096).bytes_per_token == row["kv_bytes_per_token"]
-
-
-@pytest.mark.parametrize("row", named([row for row in MODELS if "cross_bytes_per_encoder_token" in row]))
-def test_cross_attention_cache(row: dict[str, Any]) -> None:
-    blueprint = resolve.model(row["model"]).blueprint
-    assert kv.size(blueprint, 1, encoder_context=1000).cross_bytes == 1000 * row["cross_bytes_per_encoder_token"]
+    blueprint, expected = resolve.model(row["model"]).blueprint, row["kv"]
+    sizes = {context: kv.size(blueprint, int(context)) for context in expected["bytes"]}
+    assert {context: size.kv_bytes for context, size in sizes.items()} == expected["bytes"]
+    assert {size.state_bytes for size in sizes.values()} == {expected["state"]}
+    assert {size.bytes_per_token for size in sizes.values()} == {expected["per_token"]}
+    assert kv.size(blueprint, 1, encoder_context=1000).cross_bytes == 1000 * expected.get("cross", 0)
 
 
 @pytest.mark.parametrize("row", named([row for row in MODELS if "flops" in row]))
 def test_forward_flops(row: dict[str, Any]) -> None:
-    """Within 0.1%: transformers multiplies a few things that are no matrix product of the model (rotary tables)."""
+    """Within 0.1%: transformers multiplies a few things that are no matrix product of the model (rotary tables).
+
+    What is measured of a scan is what a fallback in plain torch multiplies: within 5%.
+    """
     at = row["flops"]
-    got = flops.count(resolve.model(row["model"]).blueprint, at["seq_len"], encoder_context=at["encoder_len"])
-    assert got.forward_full == pytest.approx(at["forward"], rel=1e-3)
+    got = flops.count(resolve.model(row["model"]).blueprint, at["tokens"], encoder_context=at["encoder_tokens"])
+    assert got.forward_full == pytest.approx(at["forward"], rel=0.05 if at["loose"] else 1e-3)
 
 
 @pytest.mark.parametrize(

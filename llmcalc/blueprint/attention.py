@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from llmcalc.blueprint.draft import Draft, Place
 from llmcalc.blueprint.layers import Attention, Norm
-from llmcalc.blueprint.parts import Cache
+from llmcalc.blueprint.parts import ONE, Cache
 from llmcalc.quantity import Dim
 
 PART = "attention"
@@ -46,6 +46,9 @@ def self_attention(draft: Draft, at: Place, spec: Attention, norm: Norm, h: Dim,
         made = made[:1]
     elif spec.values_are_keys:
         made = made[:2]
+    if spec.experts:
+        _query_experts(draft, at, spec, k * d, into, reads)
+        made = made[1:]
     for role, width in made:
         draft.linear(at, role, PART, width, into, reads, role, bias=role in spec.biases, split="column")
     if spec.global_projections:
@@ -58,16 +61,45 @@ def self_attention(draft: Draft, at: Place, spec: Attention, norm: Norm, h: Dim,
     if spec.sinks:
         draft.weight(at, "sinks", PART, "table", (a,), split="column")
     # Keys that serve as values, and those of an earlier layer, are read and not made.
-    scored = [role for role, _ in made]
+    scored = [*(["q"] if spec.experts else []), *(role for role, _ in made)]
     if spec.relative_rows:
         scored += _disentangled(draft, at, Dim(spec.relative_rows, "P"), h, a, d)
-    draft.op(at, "scores", PART, "attention", scored, "mixed", a * v, heads=a, qk=d, v=v, window=_window(spec),
-             causal=spec.causal, chunked=spec.chunked)  # fmt: skip
+    scored += _index(draft, at, spec, h, into, "x")
+    if spec.differential:
+        for name in ("lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2"):
+            draft.weight(at, name, PART, "bias", (d,))
+    # A differential attention runs once for each half of the value heads.
+    times = 2 if spec.differential else 1
+    draft.op(at, "scores", PART, "attention", scored, "mixed", a * v, heads=times * a if times > 1 else a, qk=d, v=v,
+             window=_window(spec), causal=spec.causal, chunked=spec.chunked)  # fmt: skip
     if spec.causal and spec.reuses_kv == "none":
         width = 2 * k * d if v is d else k * (d + v)
         draft.caches.append(Cache(f"{at.prefix}.kv", "kv", at.stack, width, at.run, at.depth, k, _window(spec)))
-    _index(draft, at, spec, h, into, "x")
-    _output(draft, at, spec, h, a * v, a, into, reads)
+    if spec.experts:
+        _output_experts(draft, at, spec, h, k * v)
+    else:
+        _output(draft, at, spec, h, a * v, a, into, reads)
+
+
+def _chosen(spec: Attention) -> tuple[Dim, Dim]:
+    """Experts of an attention, and those that a token uses: all its query heads are theirs, one for each KV head."""
+    return Dim(spec.experts, "E_a"), Dim(spec.heads // spec.kv_heads, "E_ak")
+
+
+def _query_experts(draft: Draft, at: Place, spec: Attention, width: Dim, into: Dim, reads: str) -> None:
+    """A mixture of query projections (JetMoE, section 2.3): each gives one query per KV head."""
+    copies, used = _chosen(spec)
+    draft.linear(at, "attention_router", "router", copies, into, reads, "attention_routed")
+    draft.linear(at, "q", PART, width, into, reads, "q", split="column", copies=copies, used=used)
+
+
+def _output_experts(draft: Draft, at: Place, spec: Attention, h: Dim, width: Dim) -> None:
+    """The output projections of the same experts, summed by the router's weights, and one bias after the sum."""
+    copies, used = _chosen(spec)
+    draft.linear(at, "o", PART, h, width, "mixed", "o", split="row", copies=copies, used=used)
+    if "o" in spec.biases:
+        draft.weight(at, "o.bias", PART, "bias", (h,))
+    draft.op(at, "attention_combine", PART, "add", ("o", "attention_routed"), "attention_out", h)
 
 
 def _output(draft: Draft, at: Place, spec: Attention, h: Dim, mixed: Dim, a: Dim, into: Dim, reads: str) -> None:
@@ -79,22 +111,38 @@ def _output(draft: Draft, at: Place, spec: Attention, h: Dim, mixed: Dim, a: Dim
     draft.linear(at, "o", PART, h, mixed, "mixed", "attention_out", bias="o" in spec.biases, split="row")
 
 
-def _index(draft: Draft, at: Place, spec: Attention, h: Dim, queries_from: Dim, reads: str) -> None:
+def _index(draft: Draft, at: Place, spec: Attention, h: Dim, queries_from: Dim, reads: str) -> list[str]:
     """The index of sparse attention (DeepSeek-V3.2, section 2.1): a few small heads score all tokens, the best are attended to.
 
-    One key per token is cached for it. The figures count the scores over all tokens and, with the full mask, attention over all.
+    One key per token is cached for it; pools by a learned average also keep the weights of their tokens, and which are real.
+    The figures count the scores over all tokens and, with the full mask, attention over all. Gives what it writes, if there is one.
     """
-    if spec.sparse_index is None:
-        return
-    heads, dim, _ = spec.sparse_index
-    a_i, d_i = Dim(heads, "a_i"), Dim(dim, "d_i")
+    index = spec.sparse_index
+    if index is None:
+        return []
+    a_i, d_i, p_i = Dim(index.heads, "a_i"), Dim(index.dim, "d_i"), Dim(index.pool, "p_i") if index.pool > 1 else ONE
+    width, weighted = d_i, index.type != "blocks"
     draft.linear(at, "index_q", PART, a_i * d_i, queries_from, reads, "index_q")
     draft.linear(at, "index_k", PART, d_i, h, "x", "index_k")
-    draft.norm(at, "index_k_norm", Norm("layernorm", True, True), d_i, "index_k", "index_k", part=PART)
-    draft.linear(at, "index_weights", PART, a_i, h, "x", "index_weights")
-    draft.op(at, "index_scores", PART, "attention", ("index_q", "index_k", "index_weights"), "indexed", a_i,
-             heads=a_i, qk=d_i, v=Dim(1, "1"), causal=spec.causal)  # fmt: skip
-    draft.caches.append(Cache(f"{at.prefix}.index", "index", at.stack, d_i, at.run, at.depth, Dim(1, "1")))
+    if not weighted:
+        draft.norm(at, "index_q_norm", Norm("rmsnorm", True, False), d_i, "index_q", "index_q", part=PART)
+    draft.norm(
+        at, "index_k_norm", Norm("layernorm" if weighted else "rmsnorm", True, weighted), d_i, "index_k", "index_k", part=PART
+    )
+    scored = ["index_q", "index_k"]
+    if weighted:
+        draft.linear(at, "index_weights", PART, a_i, h, "x", "index_weights")
+        scored.append("index_weights")
+    if index.type == "pools":
+        draft.linear(at, "index_pool_gate", PART, d_i, h, "x", "index_pool_gate")
+        draft.weight(at, "index_pool_positions", PART, "table", (p_i, d_i))
+        scored.append("index_pool_gate")
+        width = 2 * d_i + 1
+    # Where the heads are weighted by a product, it is one more per head and pair.
+    draft.op(at, "index_scores", PART, "attention", scored, "indexed", a_i, heads=a_i, qk=d_i,
+             v=ONE if weighted else Dim(0, "0"), causal=spec.causal, pool=p_i)  # fmt: skip
+    draft.caches.append(Cache(f"{at.prefix}.index", "index", at.stack, width, at.run, at.depth, Dim(1, "1")))
+    return ["indexed"]
 
 
 def _disentangled(draft: Draft, at: Place, rows: Dim, h: Dim, a: Dim, d: Dim) -> list[str]:
@@ -143,12 +191,12 @@ def latent_attention(draft: Draft, at: Place, spec: Attention, norm: Norm, h: Di
     draft.linear(at, "kv_a", PART, r_kv + d_r, h, reads, "kv_latent", bias="k" in spec.biases)
     draft.norm(at, "kv_a_norm", norm, r_kv, "kv_latent", "kv_latent")
     draft.linear(at, "kv_b", PART, a * (d_n + d_v), r_kv, "kv_latent", "kv", split="column")
-    draft.op(at, "scores", PART, "attention", ("q", "kv"), "mixed", a * d_v, heads=a, qk=d_n + d_r, v=d_v,
+    # The index takes its queries from the compressed ones.
+    found = _index(draft, at, spec, h, Dim(spec.q_rank, "r_q") if spec.q_rank else h, "q_latent" if spec.q_rank else reads)
+    draft.op(at, "scores", PART, "attention", ("q", "kv", *found), "mixed", a * d_v, heads=a, qk=d_n + d_r, v=d_v,
              window=_window(spec), causal=spec.causal, cached_qk=r_kv + d_r, cached_v=r_kv)  # fmt: skip
     # One latent for all heads: no rank of tensor parallelism can do with less than the whole.
     draft.caches.append(Cache(f"{at.prefix}.latent", "latent", at.stack, r_kv + d_r, at.run, at.depth, Dim(1, "1"), _window(spec)))
     if spec.sinks:
         draft.weight(at, "sinks", PART, "table", (a,), split="column")
-    # The index takes its queries from the compressed ones.
-    _index(draft, at, spec, h, Dim(spec.q_rank, "r_q") if spec.q_rank else h, "q_latent" if spec.q_rank else reads)
     _output(draft, at, spec, h, a * d_v, a, h, reads)

@@ -14,6 +14,15 @@ class Norm(NamedTuple):
     bias: bool
 
 
+class SparseIndex(NamedTuple):
+    """The index of sparse attention; ``pool`` tokens are scored as one."""
+
+    heads: int
+    dim: int
+    type: str
+    pool: int
+
+
 class Attention(NamedTuple):
     """One attention sub-layer.
 
@@ -36,7 +45,9 @@ class Attention(NamedTuple):
     output_gate: str = "none"
     values_are_keys: bool = False
     reuses_kv: str = "none"
-    sparse_index: tuple[int, int, int] | None = None  # heads, dim, tokens attended to
+    sparse_index: SparseIndex | None = None
+    experts: int = 0
+    differential: bool = False
     q_rank: int = 0
     kv_rank: int = 0
     nope_dim: int = 0
@@ -100,6 +111,14 @@ class Further(NamedTuple):
     after: bool
 
 
+class Kept(NamedTuple):
+    """A further state of fixed size; an empty ``dtype`` is the cache's."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
 class Layer(NamedTuple):
     """What one layer is made of. ``letter`` is its kind in the stack's pattern."""
 
@@ -115,6 +134,8 @@ class Layer(NamedTuple):
     parallel: str
     shared_blocks: int
     further: tuple[Further, ...]
+    states: tuple[Kept, ...]
+    image_cache: int = 0
 
 
 class Setting(NamedTuple):

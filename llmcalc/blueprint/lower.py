@@ -5,7 +5,7 @@ from __future__ import annotations
 from llmcalc.blueprint import attention, ends, ffn, recurrent
 from llmcalc.blueprint.draft import Draft, Place, after, before
 from llmcalc.blueprint.layers import Layer, StackPlan
-from llmcalc.blueprint.parts import Blueprint, StackShape
+from llmcalc.blueprint.parts import ONE, Blueprint, Cache, StackShape
 from llmcalc.blueprint.plan import image_tokens, patch_rows, stacks, trained_context
 from llmcalc.errors import NoAnswer
 from llmcalc.quantity import Dim
@@ -98,6 +98,12 @@ class _Layers:
         layer, at = self.layer, self.at
         for tensor in layer.further:
             self.draft.further(at, tensor)
+        for state in layer.states:
+            self.draft.state(at, state.name, tuple(Dim(size, str(size), names={}) for size in state.shape), state.dtype)
+        if layer.image_cache:
+            kept = Dim(layer.image_cache, str(layer.image_cache), names={})
+            cache = Cache(f"{at.prefix}.image", "cross", at.stack, kept, at.run, at.depth, ONE, per="encoder_token")
+            self.draft.caches.append(cache)
         if layer.shared_blocks:
             self.shared()
             return

@@ -136,6 +136,8 @@ class Op(NamedTuple):
     causal: bool = False
     cross: bool = False
     chunked: bool = False
+    pool: Any = ONE  # keys that are scored as one
+    chunk: Any = ONE  # a sequence is padded to a multiple of it
     # Attention over latents costs more per pair when it reads them from the cache (absorbed form).
     cached_qk: Any = None
     cached_v: Any = None
@@ -208,6 +210,8 @@ def pairs(op: Op, queries: Any, keys: Any, *, causal_mask: bool) -> Any:
     one, ``s (s + 1) / 2`` pairs, and of a window w only the last w keys of each query. A layer that looks both ways
     keeps the square, and of a window half on each side.
     """
+    if op.pool != 1:
+        return (queries * keys if not causal_mask else keys * (keys + 1) // 2) // op.pool
     if op.cross or not causal_mask:
         return queries * keys
     if not op.causal:

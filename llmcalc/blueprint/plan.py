@@ -5,7 +5,7 @@ This is the only place that knows what a field left out means. A plan is a tuple
 
 from collections.abc import Sequence
 
-from llmcalc.blueprint.layers import Attention, Ffn, Further, Layer, Mixer, Mixture, Norm, Setting, StackPlan
+from llmcalc.blueprint.layers import Attention, Ffn, Further, Kept, Layer, Mixer, Mixture, Norm, Setting, SparseIndex, StackPlan
 from llmcalc.specs.blocks import Block, Extra, Kind, Recurrent, Stack
 from llmcalc.specs.merge import is_mixture, layer_kinds, merged
 from llmcalc.specs.model import ModelSpec, Vision
@@ -57,7 +57,9 @@ def _attention(block: Block, setting: Setting, windowed: bool) -> Attention:
         output_gate=block.output_gate or "none",
         values_are_keys=bool(block.values_are_keys),
         reuses_kv=block.reuses_kv or "none",
-        sparse_index=None if index is None else (index.heads, index.dim, index.top_k),
+        sparse_index=None if index is None else SparseIndex(index.heads, index.dim, index.type or "tokens", index.pool or 1),
+        experts=block.attention_experts or 0,
+        differential=bool(block.differential),
     )
     mla = block.mla
     if mla is None:
@@ -148,6 +150,8 @@ def _layer(block: Block, letter: str, kind: Kind, mixture: bool, setting: Settin
         block.parallel or "none",
         block.shared_blocks or 0,
         further(block.extra),
+        tuple(Kept(state.name, tuple(state.shape), state.dtype or "") for state in block.states or ()),
+        image_cache=block.image_cache or 0,
     )
 
 
@@ -190,8 +194,8 @@ def channels(vision: Vision) -> int:
 
 
 def patch_rows(vision: Vision) -> int:
-    """Rows that a tower's layers work on for one image: its patches, and the class token."""
-    return vision.patches + bool(vision.class_token)
+    """Rows that a tower's layers work on for one image: its patches, and the class token; 0 where images have no one size."""
+    return vision.patches + bool(vision.class_token) if vision.image else 0
 
 
 def image_tokens(vision: Vision) -> int:

@@ -14,6 +14,8 @@ from llmcalc.blueprint.parts import ONE
 from llmcalc.quantity import Dim
 
 PART = "recurrent"
+# The last chunk of a sequence is filled up; the others compute a part of one.
+PADDED = ("mamba2", "gated-delta", "kimi-delta")
 
 
 class _Lowering:
@@ -31,6 +33,12 @@ class _Lowering:
         """A projection; it has a bias where the mixer's have, unless said."""
         biased = self.spec.bias if bias is None else bias
         self.draft.linear(self.at, role, PART, out, into, reads or self.reads, writes or role, bias=biased)
+
+    def per_head(self, role: str, out: Dim, into: Dim, reads: str, writes: str) -> None:
+        """A projection within each head, block-diagonal over all of them."""
+        shape = (out, into) if self.a == 1 else (self.a, out, into)
+        name = self.draft.weight(self.at, role, PART, "matrix", shape)
+        self.draft.op(self.at, role, PART, "matmul", reads, writes, out, inner=into, repeats=self.a, weight=name)
 
     def vector(self, role: str, *shape: Dim) -> None:
         """Parameters that are no matrix product: decays, skips, step biases."""
@@ -54,32 +62,43 @@ class _Lowering:
 
     def scan(self, reads: tuple[str, ...], out: Dim, products: list[tuple[str, Dim, Dim, Dim]]) -> None:
         """The recurrence: products of (name, repeats, inner, width), inside chunks where the name says so."""
+        padded = Dim(self.spec.chunk, "Q") if self.spec.chunk and self.spec.type in PADDED else ONE
         for name, repeats, inner, width in products:
             rows = "scan_token" if name.startswith("chunk") else self.at.rows
-            self.draft.op(self.at, name, PART, "matmul", reads, "scanned", width, inner=inner, repeats=repeats, rows=rows)
+            self.draft.op(self.at, name, PART, "matmul", reads, "scanned", width, inner=inner, repeats=repeats, rows=rows,
+                          chunk=padded)  # fmt: skip
         self.draft.op(self.at, "scan", PART, "multiply", reads, "scanned", out)
 
     def state(self, *shape: Dim) -> None:
         """The recurrent state, in fp32."""
         self.draft.state(self.at, "state", shape, "fp32", self.a)
 
-    def chunks(self, qk: Dim, v: Dim) -> list[tuple[str, Dim, Dim, Dim]]:
-        """Scores and weighted sums inside a chunk, reading and writing the state between chunks."""
+    def chunks(self, qk: Dim, v: Dim, *further: tuple[str, Dim, Dim]) -> list[tuple[str, Dim, Dim, Dim]]:
+        """Scores and weighted sums inside a chunk, and ``further`` products (name, inner, width); reading and writing the state.
+
+        A state is handed from chunk to chunk. (transformers' fallback for Mamba-2 sums over all pairs of chunks at once: more by
+        (s/Q + 1)^2 state sizes, which no kernel does.)
+        """
         q = Dim(self.spec.chunk, "Q")
-        inside = [("chunk_scores", self.a, qk, q), ("chunk_values", self.a, q, v)] if self.spec.chunk else []
-        return [*inside, ("state_write", self.a, qk, v), ("state_read", self.a, qk, v)]
+        inside = [("chunk_scores", qk, q), ("chunk_values", q, v)]
+        said = [product for product in (*inside, *further) if self.spec.chunk or not product[0].startswith("chunk")]
+        return [(name, self.a, inner, width) for name, inner, width in (*said, ("state_write", qk, v), ("state_read", qk, v))]
 
 
 def _mamba(low: _Lowering) -> None:
-    """Selective state space (Gu and Dao 2023, section 3.6): step size of rank r, B and C of N from the inner state."""
-    spec, i, n, r = low.spec, low.inner, low.n, low.r
+    """Selective state space (Gu and Dao 2023, section 3.6): step size of rank r, B and C of N from the inner state.
+
+    With heads (Zamba) the inner state is split into them, and each has its own step size, B and C.
+    """
+    spec, i, n, r, d = low.spec, low.inner, low.n, low.r, low.d
     low.linear("in", 2 * i, low.h, writes="inner")
     low.conv(i, "inner")
-    low.linear("x", r + 2 * n, i, "inner", "selection", bias=False)
+    low.per_head("x", r + 2 * n, d, "inner", "selection")
     if spec.norm == "inputs":
         for role, width in (("dt_norm", r), ("b_norm", n), ("c_norm", n)):
             low.gain(role, width, "selection")
-    low.linear("dt", i, r, "selection", "step", bias=True)
+    low.per_head("dt", d, r, "selection", "step")
+    low.vector("dt.bias", i)
     low.vector("A_log", i, n)
     low.vector("D", i)
     low.scan(("inner", "selection", "step"), i, [("state_read", i, n, ONE)])
@@ -110,27 +129,34 @@ def _gated_delta(low: _Lowering) -> None:
     low.conv(mixed, "inner")
     low.vector("dt_bias", low.a)
     low.vector("A_log", low.a)
-    q = Dim(low.spec.chunk, "Q")
-    rule = [("chunk_keys", low.a, low.d_k, q), ("chunk_solve", low.a, q, low.d_k + low.d), ("state_old", low.a, low.d_k, low.d)]
-    low.scan(("inner", "gates"), values, [*(rule if low.spec.chunk else rule[2:]), *low.chunks(low.d_k, low.d)])
+    # Inside a chunk the deltas are a triangular system, solved and not multiplied.
+    rule = (("chunk_keys", low.d_k, Dim(low.spec.chunk, "Q")), ("state_old", low.d_k, low.d))
+    low.scan(("inner", "gates"), values, low.chunks(low.d_k, low.d, *rule))
     low.state(low.a, low.d_k, low.d)
     low.gain("gate_norm", low.d, "scanned")
     low.linear("out", low.h, values, "scanned", "recurrent_out")
 
 
 def _kimi_delta(low: _Lowering) -> None:
-    """Kimi delta attention (Kimi Linear, section 3): the gated delta rule with a decay per channel, of rank r."""
+    """Kimi delta attention (Kimi Linear, section 3): the gated delta rule with a decay per channel, of rank r or full."""
     wide = low.a * low.d
     for role in ("q", "k", "v"):
         low.linear(role, wide, low.h, writes="inner")
     low.conv(3 * wide, "inner")
     for role in ("decay", "gate"):
-        low.linear(f"{role}_a", low.r, low.h, writes=f"{role}_low")
-        low.linear(f"{role}_b", wide, low.r, f"{role}_low", role)
+        if low.r:
+            low.linear(f"{role}_a", low.r, low.h, writes=f"{role}_low")
+            low.linear(f"{role}_b", wide, low.r, f"{role}_low", role)
+        else:
+            low.linear(role, wide, low.h)
     low.linear("beta", low.a, low.h)
     low.vector("dt_bias", wide)
     low.vector("A_log", low.a)
-    low.scan(("inner", "decay", "beta", "gate"), wide, [("state_old", low.a, low.d, low.d), *low.chunks(low.d, low.d)])
+    # Decays per channel keep the scores from being matrix products; the triangular system is inverted, and multiplies both sides.
+    q = Dim(low.spec.chunk, "Q")
+    rule = (("chunk_updates", q, 2 * low.d), ("state_old", low.d, low.d))
+    products = [each for each in low.chunks(low.d, low.d, *rule) if each[0] != "chunk_scores"]
+    low.scan(("inner", "decay", "beta", "gate"), wide, products)
     low.state(low.a, low.d, low.d)
     low.gain("gate_norm", low.d, "scanned")
     low.linear("out", low.h, wide, "scanned", "recurrent_out")
@@ -150,9 +176,8 @@ def _rg_lru(low: _Lowering) -> None:
         low.draft.state(low.at, "conv_state", (i, taps - 1))
     low.vector("decay", i)
     for role in ("input_gate", "recurrence_gate"):
-        name = low.draft.weight(low.at, role, PART, "matrix", (low.a, low.d, low.d))
-        low.draft.weight(low.at, f"{role}.bias", PART, "bias", (low.a, low.d))
-        low.draft.op(low.at, role, PART, "matmul", "inner", role, low.d, inner=low.d, repeats=low.a, weight=name)
+        low.per_head(role, low.d, low.d, "inner", role)
+        low.vector(f"{role}.bias", low.a, low.d)
     low.draft.op(low.at, "scan", PART, "multiply", ("inner", "branch", "input_gate", "recurrence_gate"), "scanned", i)
     low.state(i)
     low.linear("out", low.h, i, "scanned", "recurrent_out")
@@ -200,7 +225,7 @@ def _mlstm(low: _Lowering) -> None:
         low.linear(role, width, low.h)
     for role in ("input_gate", "forget_gate"):
         low.linear(role, low.a, low.h, bias=True)
-    low.scan(("q", "k", "v", "input_gate", "forget_gate"), values, low.chunks(low.d_k, low.d))
+    low.scan(("q", "k", "v", "input_gate", "forget_gate"), values, low.chunks(low.d_k, low.d, ("normaliser_read", low.d_k, ONE)))
     low.draft.state(low.at, "state", (low.a, low.d_k, low.d), heads=low.a)
     low.draft.state(low.at, "normaliser", (low.a, low.d_k + 1), heads=low.a)
     low.gain("output_norm", values, "scanned")

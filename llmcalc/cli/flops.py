@@ -52,6 +52,8 @@ def flops(
             show_flops(c.training), show_flops(c.prefill), step,
         ))  # fmt: skip
         notes += o.beyond(m.name, tokens, m.blueprint)
+        if m.blueprint.unknown_cache:
+            notes.append(f"{m.name}: without the attention over its context: {m.blueprint.unknown_cache}")
         if c.vision_per_image:
             notes.append(f"{m.name}: text only; an image adds {show_flops(c.vision_per_image)} in the vision tower")
         if explain:

@@ -5,7 +5,6 @@ Exit codes: 0 yes, 1 the answer is no, 2 the question was wrong.
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import sys
 from importlib import import_module
@@ -24,6 +23,8 @@ COMMANDS = {
     "fit": "fit",
     "compute": "compute",
     "chinchilla": "chinchilla",
+    "compare": "compare",
+    "import": "imported",
     "models": "catalogue",
     "gpus": "catalogue",
     "quants": "catalogue",
@@ -46,7 +47,9 @@ class Commands(typer.core.TyperGroup):
         if cmd_name not in COMMANDS:
             return None
         if cmd_name not in self.commands:
-            function = getattr(import_module(f"llmcalc.cli.{COMMANDS[cmd_name]}"), cmd_name)
+            module = import_module(f"llmcalc.cli.{COMMANDS[cmd_name]}")
+            # A command named like a word of Python's has a function with an underscore.
+            function = getattr(module, cmd_name, None) or getattr(module, f"{cmd_name}_")
             alone = typer.Typer(add_completion=False, rich_markup_mode=MARKUP)
             alone.command(cmd_name)(function)
             self.commands[cmd_name] = typer.main.get_command(alone)
@@ -140,13 +143,9 @@ def _show_help(text: str) -> int:
 
 def _fail(message: str) -> int:
     """One line on stderr, whatever is in the message."""
-    from llmcalc.errors import printable
+    from llmcalc.report.render import complain
 
-    if sys.stderr is not None:
-        encoding = sys.stderr.encoding or "ascii"
-        with contextlib.suppress(OSError):
-            sys.stderr.write(f"llmcalc: {printable(message)}\n".encode(encoding, "backslashreplace").decode(encoding))
-            sys.stderr.flush()
+    complain(f"llmcalc: {message}")
     return 2
 
 

@@ -37,14 +37,14 @@ def show(name: Name, form: o.Format = "table", json: o.Json = False) -> int:
     return 0
 
 
-def _flat(data: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+def flat(data: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
     """Nested data as dotted fields."""
     for key, value in data.items():
         if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from flat(value, f"{prefix}{key}.")
         elif isinstance(value, list) and value and isinstance(value[0], dict):
             for number, item in enumerate(value, 1):
-                yield from _flat(item, f"{prefix}{key}.{number}.")
+                yield from flat(item, f"{prefix}{key}.{number}.")
         else:
             yield prefix + key, _word(value)
 
@@ -62,7 +62,7 @@ def _facts(title: str, data: dict[str, Any], skip: tuple[str, ...] = ()) -> Any:
     from llmcalc.report.document import Table
 
     kept = {key: value for key, value in data.items() if key not in skip}
-    return Table(title, ("field", "value"), list(_flat(kept)))
+    return Table(title, ("field", "value"), list(flat(kept)))
 
 
 def _model(name: str) -> tuple[dict[str, Any], list[Any], list[str]]:

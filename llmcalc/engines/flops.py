@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from llmcalc.blueprint.parts import Blueprint, Op, pairs, product
-from llmcalc.quantity import Dim, Quantity, least
+from llmcalc.errors import NoAnswer
+from llmcalc.quantity import Dim, Quantity, ceil_div, least
 
 IMAGE = ("patch", "image_token")
 NOT_TEXT = (*IMAGE, "audio")
@@ -63,7 +64,10 @@ def workload(
 def _forward_units(op: Op, work: Workload) -> Any:
     """Rows, or query-key pairs, that an operation works through in a forward pass over the batch."""
     if op.kind == "matmul":
-        return 1 if op.rows == "pass" else product((work.batch, work.rows[op.rows]))
+        if op.rows == "pass":
+            return 1
+        rows = work.rows[op.rows]
+        return product((work.batch, rows if op.chunk == 1 else ceil_div(rows, op.chunk) * op.chunk))
     queries = work.rows[op.rows]
     keys = work.rows["encoder_token"] if op.cross else queries
     return product((work.batch, pairs(op, queries, keys, causal_mask=work.causal)))
@@ -76,7 +80,7 @@ def _decode_units(op: Op, work: Workload) -> Any:
     keys = work.rows["encoder_token"] if op.cross else work.rows["token"]
     if op.window is not None and not op.cross:
         keys = least(keys, op.window)
-    return product((work.batch, keys))
+    return product((work.batch, keys if op.pool == 1 else keys // op.pool))
 
 
 def _flops(op: Op, units: Any, *, cached: bool = False) -> Any:
@@ -97,13 +101,21 @@ def _of_decoding(blueprint: Blueprint) -> Iterator[Op]:
     return (op for op in _of_text(blueprint) if op.rows not in ("encoder_token", "scan_token"))
 
 
+def _bare(op: Op) -> Op:
+    """The operation with plain ints for what its rows and pairs are counted by."""
+    return op._replace(window=None if op.window is None else int(op.window), pool=int(op.pool), chunk=int(op.chunk))
+
+
 class Costs:
     """A model's FLOPs summed by what they grow with, for searches that ask many times.
 
     Matrix products grow with their rows, attention with its query-key pairs; operations that grow alike are one number.
+    Raises NoAnswer for a blueprint without operations, of which tensors alone are known.
     """
 
     def __init__(self, blueprint: Blueprint) -> None:
+        if not blueprint.ops:
+            raise NoAnswer(f"{blueprint.name}: the operations are not known: {blueprint.unknown_cache or 'only its weights are'}")
         self.blueprint = blueprint
         self.text = self._summed(_of_text(blueprint))
         self.images = self._summed(_of_images(blueprint))
@@ -114,10 +126,10 @@ class Costs:
         """One operation of each kind of growth, and the FLOPs per row or pair of all of them."""
         alike: dict[tuple[Any, ...], tuple[Op, int]] = {}
         for op in ops:
-            key = (op.kind, op.rows, op.window, op.causal, op.cross, op.chunked)
+            key = (op.kind, op.rows, op.window, op.causal, op.cross, op.chunked, op.pool, op.chunk)
             first, flops = alike.get(key, (op, 0))
             alike[key] = first, flops + int(_flops(op, 1, cached=cached))
-        return [(op._replace(window=None if op.window is None else int(op.window)), flops) for op, flops in alike.values()]
+        return [(_bare(op), flops) for op, flops in alike.values()]
 
     def forward(self, work: Workload, kinds: tuple[str, ...] = ()) -> int:
         """A forward pass over text, or of it the operations of these kinds."""

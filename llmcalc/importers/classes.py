@@ -17,7 +17,8 @@ class ConfigClass(NamedTuple):
 
     ``defaults`` are its attributes', ``aliases`` go from another name to the attribute; ``derived`` attributes have no default
     of their own, the class computes them from others. ``classes`` are its model classes by what they are for (ForCausalLM,
-    Model), ``sub_configs`` the types of the configs inside, ``kwargs`` further names that its constructor takes.
+    Model), ``sub_configs`` the types of the configs inside, ``sub_defaults`` what those hold where the file has none,
+    ``kwargs`` further names that its constructor takes.
     """
 
     defaults: dict[str, Any]
@@ -26,6 +27,7 @@ class ConfigClass(NamedTuple):
     classes: dict[str, Any]
     sub_configs: dict[str, Any]
     kwargs: dict[str, Any]
+    sub_defaults: dict[str, Any]
 
 
 @cache

@@ -39,7 +39,7 @@ class Config:
         for alias, name in self.known.aliases.items():
             self.names.setdefault(name, []).append(alias)
             self.names.setdefault(alias, []).append(name)
-        self.asked: set[str] = set()
+        self.asked: set[str] = {"model_type"}
         self.inner: dict[str, Config] = {}
 
     def error(self, key: str, message: str) -> SpecError:
@@ -139,10 +139,10 @@ class Config:
         return value
 
     def sub(self, key: str, model_type: str = "") -> Config:
-        """The config inside; its class is as it says itself, else as the outer class has it. Empty where there is none."""
+        """The config inside; its class is as it says itself, else as the outer class has it, which fills in for a missing one."""
         if key in self.inner:
             return self.inner[key]
-        value = self.get(key, {})
+        value = self.get(key, self.known.sub_defaults.get(key, {}))
         if not isinstance(value, Mapping):
             raise self._wrong(key, value, "a mapping")
         own = value.get("model_type")
@@ -152,6 +152,22 @@ class Config:
         kind = own if isinstance(own, str) and known and own != self.model_type else usual
         self.inner[key] = Config(value, kind, self.source, f"{self.prefix}{key}.")
         return self.inner[key]
+
+    def flat(self, key: str) -> Config:
+        """The config inside, or this one read as its class, in files from before there was one inside."""
+        if self.says(key):
+            return self.sub(key)
+        inner = Config(self.data, self.known.sub_configs.get(key, ""), self.source, self.prefix)
+        names = inner.known
+        self.asked |= {*names.defaults, *names.aliases, *names.derived, *names.kwargs}
+        inner.asked = self.asked
+        return inner
+
+    def over(self, defaults: Mapping[str, Any]) -> Config:
+        """The same config with what holds where it says nothing."""
+        found = Config({**defaults, **self.data}, self.model_type, self.source, self.prefix)
+        found.asked |= set(defaults)
+        return found
 
     def unread(self) -> list[str]:
         """Keys of the file that nobody asked for and that the class does not have either."""

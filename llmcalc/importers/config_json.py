@@ -11,7 +11,7 @@ from llmcalc.importers import families
 from llmcalc.importers.classes import version
 from llmcalc.importers.config import Config, Source
 from llmcalc.importers.harmless import is_harmless
-from llmcalc.importers.shape import Spec, extra, fold, trimmed
+from llmcalc.importers.shape import LETTERS, Spec, TooManyKinds, extra, fold, trimmed
 
 DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 
@@ -40,6 +40,22 @@ LANGUAGE = (
     "ForSeq2SeqLM", "ForCausalLM", "ForMaskedLM", "ForPreTraining", "ForImageTextToText", "ForMultimodalLM", "ForSpeechSeq2Seq",
     "ForConditionalGeneration",
 )  # fmt: skip
+
+
+# What stands behind a decoder in place of its head: labels (2 where the task fixes them), and whether there is a bias.
+CLASSIFIERS: dict[str, tuple[int, bool, str]] = {
+    "ForSequenceClassification": (0, False, "sequence"),
+    "ForTokenClassification": (0, True, "token"),
+    "ForQuestionAnswering": (2, True, "token"),
+}
+
+
+def _classifier(task: Task, hidden: int) -> list[Spec]:
+    """The linear layer of a classifier."""
+    fixed, bias, rows = CLASSIFIERS[task.name]
+    labels = fixed or task.labels
+    score = extra("score", labels, hidden, rows=rows, after=True)
+    return [score, extra("score.bias", labels, after=True)] if bias else [score]
 
 
 def _labels(c: Config) -> int:
@@ -81,9 +97,13 @@ def _family(c: Config) -> families.Family:
     found = families.find(c.model_type)
     if found is not None:
         return found
+    how = "write a spec of it (docs/spec-format.md), or give a checkpoint's files for the bare counts"
+    if c.model_type in families.REFUSED:
+        raise UnknownArchitecture(
+            f"{c.source.name}: model_type: {c.model_type!r} is not read: {families.REFUSED[c.model_type]}; {how}"
+        )
     near = get_close_matches(c.model_type, families.known(), n=3)
     hint = f"; nearest: {', '.join(near)}" if near else ""
-    how = "write a spec of it (docs/spec-format.md), or give a checkpoint's files for the bare counts"
     raise UnknownArchitecture(
         f"{c.source.name}: model_type: {c.model_type!r} is an architecture that llmcalc does not know{hint}; {how}"
     )
@@ -107,9 +127,8 @@ def _finished(spec: Spec, task: Task) -> Spec:
         spec = {key: value for key, value in spec.items() if key not in ("tied_head", "head_bias")}
         if spec.get("type") != "encoder":
             spec["head"] = False
-            if task.name == "ForSequenceClassification":
-                score = extra("score", task.labels, spec["hidden"], rows="sequence", after=True)
-                spec["outside"] = [*spec.get("outside", []), score]
+            if task.name in CLASSIFIERS:
+                spec["outside"] = [*spec.get("outside", []), *_classifier(task, spec["hidden"])]
     return {key: value for key, value in spec.items() if value is not False or key not in ("tied_head", "head_bias")}
 
 
@@ -120,19 +139,24 @@ def from_config(data: Any, source: Source, *, hub: str | None = None) -> Importe
     """
     if not isinstance(data, Mapping):
         raise source.error("", "a config is a JSON object")
-    model_type = data.get("model_type")
+    model_type = data.get("model_type", families.unnamed(data))
     if not isinstance(model_type, str) or not model_type:
         raise source.error("model_type", "missing; it names the architecture")
     c = Config(data, families.RENAMED.get(model_type, model_type), source)
     c.asked |= {"model_type", "architectures"}
     family = _family(c)
     task = task_of(c)
-    spec = _finished(family(c, task), task)
+    try:
+        spec = _finished(family(c, task), task)
+    except TooManyKinds:
+        raise source.error("", f"more than {len(LETTERS)} kinds of layer; a spec tells no more apart") from None
     notes = []
     unread = [key for key in c.unread() if not is_harmless(key)]
     if unread:
         shown = ", ".join(unread[:12]) + (f" and {len(unread) - 12} more" if len(unread) > 12 else "")
         notes.append(f"not understood in the config, and not counted if it changes the architecture: {shown}")
+    if spec.get("note"):
+        notes.append(str(spec["note"]))
     dtype = data.get("dtype", data.get("torch_dtype"))
     head = {
         "title": hub or None,

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 from llmcalc.importers.config import Config
 
 Spec = dict[str, Any]
+T = TypeVar("T")
 LETTERS = "ABCDEFGHIJKMNOPQRTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"  # S and L are the format's own
+
+
+class TooManyKinds(Exception):
+    """More kinds of layer than a pattern has letters for."""
 
 
 def trimmed(spec: Spec) -> Spec:
@@ -34,7 +39,7 @@ def decoder(c: Config, **more: Any) -> Spec:
         "ffn": c.count("intermediate_size", 0),
         "vocab": c.count("vocab_size"),
         "context": c.maybe("max_position_embeddings"),
-        "activation": c.get("hidden_act") or c.get("hidden_activation"),
+        "activation": c.text("hidden_act") or c.text("hidden_activation") or None,
         "tied_head": c.flag("tie_word_embeddings", True),
     }
     return {**spec, **more}
@@ -50,7 +55,7 @@ def layer_types(c: Config, depth: int, otherwise: list[str], key: str = "layer_t
     return c.each(key, depth) or otherwise
 
 
-def every(depth: int, period: int, common: str, other: str, offset: int | None = None) -> list[str]:
+def every(depth: int, period: int, common: T, other: T, offset: int | None = None) -> list[T]:
     """``common`` layers, and at every ``period``-th (the last of each period unless ``offset`` says) the ``other``."""
     at = period - 1 if offset is None else offset
     return [other if index % period == at % period else common for index in range(depth)] if period > 0 else [common] * depth
@@ -75,13 +80,15 @@ def _period(letters: str) -> str:
 def fold(blocks: list[Spec]) -> Spec:
     """Layers one by one -> what they share, and a pattern of kinds for what they do not.
 
-    Layers that differ in their window alone need no kinds: the pattern's S and L say it.
+    Layers that differ in their window alone need no kinds: the pattern's S and L say it. Raises TooManyKinds.
     """
     blocks = [trimmed(block) for block in blocks]
     distinct: list[Spec] = []
     for block in blocks:
         if block not in distinct:
             distinct.append(block)
+        if len(distinct) > len(LETTERS):
+            raise TooManyKinds
     if len(distinct) == 1:
         return distinct[0]
     rest = [{key: value for key, value in block.items() if key != "window"} for block in distinct]
@@ -94,10 +101,10 @@ def fold(blocks: list[Spec]) -> Spec:
         letters = list(LETTERS[: len(distinct)])
         shared = {key for key in distinct[0] if key != "window" and all(block.get(key) == distinct[0][key] for block in distinct)}
         common = {key: distinct[0][key] for key in distinct[0] if key in shared}
-        kinds = {
-            letter: {key: value for key, value in block.items() if key not in shared} or {"windowed": False}
-            for letter, block in zip(letters, distinct, strict=False)
-        }
+        own = [{key: value for key, value in block.items() if key not in shared} for block in distinct]
+        # A layer that is the stack's own block is what the format calls L where no window is said.
+        letters = ["L" if not rest else letter for letter, rest in zip(letters, own, strict=True)]
+        kinds = {letter: rest for letter, rest in zip(letters, own, strict=True) if rest}
     pattern = _period("".join(letters[distinct.index(block)] for block in blocks))
     return {**common, "pattern": pattern, **({"kinds": kinds} if kinds else {})}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Iterator
@@ -94,6 +95,15 @@ def emit(text: str) -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         forget_stdout()
+
+
+def complain(text: str) -> None:
+    """Write a line to stderr, which is for people; a result goes to stdout."""
+    if sys.stderr is not None:
+        encoding = sys.stderr.encoding or "ascii"
+        with contextlib.suppress(OSError):
+            sys.stderr.write(f"{printable(text)}\n".encode(encoding, "backslashreplace").decode(encoding))
+            sys.stderr.flush()
 
 
 def forget_stdout() -> None:

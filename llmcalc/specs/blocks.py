@@ -60,8 +60,8 @@ class Mla(Record):
     """Latent dim of the queries; queries are not compressed unless said."""
     nope_dim: Count
     """Dim of a query or key head without position."""
-    rope_dim: Count
-    """Dim of the rotary part, one key for all heads."""
+    rope_dim: CountOrZero
+    """Dim of the rotary part, one key for all heads; 0 without positions."""
     v_dim: Count
     """Dim of a value head."""
 
@@ -89,7 +89,7 @@ class Recurrent(Record):
     groups: Count | None = None
     """Groups of heads that share B and C (mamba2); 1 unless said."""
     rank: Count | None = None
-    """Rank of the step size (mamba) or of the gates (kimi-delta)."""
+    """Rank of the step size (mamba) or of the gates (kimi-delta, full unless said)."""
     conv: Count | None = None
     """Width of the causal convolution, tokens; none unless said."""
     conv_bias: bool | None = None
@@ -113,6 +113,11 @@ class Index(Record):
     """Dim of an index head; the cache holds one key of it per token."""
     top_k: Count
     """Tokens that a query attends to."""
+    type: Literal["tokens", "pools", "blocks"] | None = None
+    """What is scored: tokens (unless said); pools of tokens by a learned average (GLM-5.3); blocks by their mean, without weights
+    for the heads (Qwen 4, and MiniMax-M3 whose blocks are scored by their best token: pool 1)."""
+    pool: Count | None = None
+    """Tokens of a pool or block; 1 unless said."""
 
 
 class Extra(Record):
@@ -141,6 +146,19 @@ class Extra(Record):
     """A buffer, which counts as no parameter."""
     after: bool | None = None
     """Outside of layers: it stands after them (the last pipeline stage)."""
+
+
+class State(Record):
+    """What a sequence keeps in each layer, whatever its length, beside what the other fields imply."""
+
+    __pydantic_config__ = STRICT
+
+    name: Text
+    """What figures call it."""
+    shape: Annotated[list[Count], NotEmpty()]
+    """Its dims, for one sequence."""
+    dtype: Literal["fp32", "bf16", "fp16"] | None = None
+    """Kept in this; in the cache's dtype unless said."""
 
 
 class Block(Record):
@@ -193,6 +211,10 @@ class Block(Record):
     """No value projection: the keys are cached as values too (Gemma 4's global layers)."""
     reuses_kv: Literal["none", "cache", "projections"] | None = None
     """Keys and values of an earlier layer: no cache of its own (cache), nor key and value projections (projections)."""
+    attention_experts: Count | None = None
+    """So many routed pairs of query and output projections (JetMoE); a token uses as many as there are heads per KV head."""
+    differential: bool | None = None
+    """The difference of two softmaxes (Differential Transformer): all heads run over each half of the values."""
     sinks: bool | None = None
     """One learned sink logit per head (gpt-oss)."""
     global_attention: bool | None = None
@@ -206,11 +228,15 @@ class Block(Record):
     shared_blocks: Count | None = None
     """So many attention and FFN blocks, taken in turn, serve all such layers, reading the hidden state and the embedding side by
     side (Zamba); the recurrent mixer stays each layer's own."""
+    image_cache: Count | None = None
+    """Elements that a layer keeps of each image token: keys and values of one that attends to images (Llama 3.2 Vision)."""
     extra: list[Extra] | None = None
     """Further tensors of each layer."""
+    states: list[State] | None = None
+    """Further states of fixed size: inputs that small convolutions beside the attention remember (Zaya, Inkling)."""
 
 
-BLOCK_RECORDS = {"mla": Mla, "moe": Moe, "recurrent": Recurrent, "index": Index, "extra": Extra}
+BLOCK_RECORDS = {"mla": Mla, "moe": Moe, "recurrent": Recurrent, "index": Index, "extra": Extra, "states": State}
 
 
 class Kind(Block):

@@ -15,8 +15,8 @@ from llmcalc.specs.record import STRICT, Count, CountOrZero, Layers, Published, 
 class Vision(Stack):
     """A vision tower and its projector: patches in, ``hidden`` wide tokens out."""
 
-    image: Count
-    """Side of the square input, pixels."""
+    image: Count | None = None
+    """Side of the square input, pixels; a tower without one takes images of any size, and no FLOPs are given for an image."""
     patch: Count
     """Side of a patch, pixels."""
     channels: Count | None = None
@@ -39,8 +39,8 @@ class Vision(Stack):
 
     @property
     def patches(self) -> int:
-        """Patches of an image."""
-        return (self.image // self.patch) ** 2
+        """Patches of an image; pixels past the last whole patch are not read. 0 where images have no one size."""
+        return (self.image // self.patch) ** 2 if self.image else 0
 
 
 class PublishedFigures(Record):

@@ -18,7 +18,7 @@ MIXERS = {
     "mamba": ("state", "rank", "conv"),
     "mamba2": ("state", "heads", "conv"),
     "gated-delta": ("heads", "head_dim", "key_dim", "conv"),
-    "kimi-delta": ("heads", "head_dim", "rank", "conv"),
+    "kimi-delta": ("heads", "head_dim", "conv"),
     "rg-lru": ("heads", "conv"),
     "rwkv": (),
     "lightning": ("heads", "head_dim"),
@@ -80,8 +80,13 @@ def check_model(spec: ModelSpec) -> Iterator[Finding]:
 
 
 def _vision(vision: Vision) -> Iterator[Finding]:
-    if vision.image % vision.patch:
-        yield ("vision", "patch"), f"{vision.patch} does not divide the image side {vision.image}"
+    if vision.image is None:
+        if vision.position_rows is None:
+            yield ("vision", "image"), "missing; without it position_rows is needed"
+        if vision.tokens is not None:
+            yield ("vision", "tokens"), "has no meaning without image"
+    elif vision.patch > vision.image:
+        yield ("vision", "patch"), f"{vision.patch} is more than the image side {vision.image}"
     elif vision.tokens is not None and vision.tokens > vision.patches:
         yield ("vision", "tokens"), f"{vision.tokens} is more than the {vision.patches} patches"
     if vision.hidden is None:
@@ -151,9 +156,14 @@ def _attention(block: Block, hidden: int, at: Path) -> Iterator[Finding]:
         elif block.kv_heads > heads or heads % block.kv_heads:
             yield (*at, "kv_heads"), f"{block.kv_heads} KV heads do not divide {heads} heads"
     if block.mla is not None:
-        for name in ("qk_norm", "global_attention", "values_are_keys", "reuses_kv"):
+        for name in ("qk_norm", "global_attention", "values_are_keys", "reuses_kv", "attention_experts", "differential"):
             if getattr(block, name) not in (None, False, "none"):
                 yield (*at, name), "cannot go with mla"
+    if block.index is not None and block.index.pool is not None and block.index.type in (None, "tokens"):
+        yield (*at, "index", "pool"), "has no meaning where tokens are scored one by one (type: pools, blocks)"
+    used = heads // (block.kv_heads or heads)
+    if block.attention_experts is not None and used > block.attention_experts:
+        yield (*at, "attention_experts"), f"{heads} heads of {block.kv_heads} KV heads use {used} experts"
     if block.chunked and block.window is None:
         yield (*at, "chunked"), "says how a window moves, but no window is given"
 

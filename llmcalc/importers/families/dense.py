@@ -115,7 +115,7 @@ def exaone4(c: Config, _: Any) -> Spec:
 def smollm3(c: Config, _: Any) -> Spec:
     """SmolLM 3: every fourth layer has no positions, which costs nothing; windows where they are used."""
     layers, window = c.layers(), c.maybe("sliding_window") if c.flag("use_sliding_window") else None
-    rotated = c.each("no_rope_layers", layers, int) or every(layers, c.count("no_rope_layer_interval", 4), "1", "")
+    rotated = c.each("no_rope_layers", layers, int) or every(layers, c.count("no_rope_layer_interval", 4), 1, 0)
     usual = ["sliding_attention" if window and not rope else "full_attention" for rope in rotated]
     bias = biases(attention=c.flag("attention_bias"), ffn=c.flag("mlp_bias"))
     return decoder(c, biases=bias, blocks=windows(c, usual, window))
@@ -173,10 +173,8 @@ def bitnet(c: Config, _: Any) -> Spec:
 
 
 def diffllama(c: Config, _: Any) -> Spec:
-    """DiffLlama: four vectors of lambdas per layer; values are read twice as wide, which costs FLOPs and no parameters."""
-    spec = decoder(c, biases=biases(attention=c.flag("attention_bias")))
-    dim = spec["head_dim"] or spec["hidden"] // spec["heads"]
-    return {**spec, "extra": [extra(name, dim, part="attention") for name in ("lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2")]}
+    """DiffLlama: two softmaxes, subtracted."""
+    return decoder(c, differential=True, biases=biases(attention=c.flag("attention_bias")))
 
 
 def internlm3(c: Config, _: Any) -> Spec:

@@ -32,7 +32,11 @@ def vaultgemma(c: Config, _: Any) -> Spec:
 def gemma3_text(c: Config, task: Any) -> Spec:
     """Gemma 3: five layers of six windowed, a norm on each head."""
     period = c.count("_sliding_window_pattern", c.count("sliding_window_pattern", 6))
-    return {**gemma2(c, task), "qk_norm": "head", "blocks": _alternating(c, period)}
+    spec = {**gemma2(c, task), "qk_norm": "head", "blocks": _alternating(c, period)}
+    if c.flag("use_bidirectional_attention"):
+        # Looking both ways, half of the window is on each side (EmbeddingGemma).
+        spec["blocks"] = [{"window": block["window"] and block["window"] // 2 + 1} for block in spec["blocks"]]
+    return spec
 
 
 def _shares(layers: int, shared: int) -> list[Spec]:
@@ -123,9 +127,8 @@ def gemma4_text(c: Config, _: Any) -> Spec:
             extra("router_expert_scale", count, part="router"),
         ]
     usual = every(layers, 6, "sliding_attention", "full_attention")
-    if not c.says("layer_types"):
-        usual[-1] = "full_attention"
     window = windows(c, usual, c.maybe("sliding_window"))
+    window[-1] = {"window": None}  # the class has the last layer full whatever the list says
     shared = c.count("num_kv_shared_layers", 0, least=0)
     shares = _shares(layers, shared)
     kv_heads, dim = c.count("num_key_value_heads"), c.count("head_dim")

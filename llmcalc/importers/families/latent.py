@@ -22,30 +22,34 @@ def latent(c: Config) -> Spec:
     )
 
 
-def _decoder(c: Config, **more: Any) -> Spec:
+def latent_decoder(c: Config, **more: Any) -> Spec:
     """A decoder with latents. The switch for biases means the compressed queries' and keys', and the output."""
     compressed = c.maybe("q_lora_rank") is not None
     bias = c.flag("attention_bias")
     return decoder(c, kv_heads=None, head_dim=None, mla=latent(c), biases=biases(q=bias and compressed, k=bias, o=bias), **more)
 
 
+def _after_dense(c: Config, **more: Any) -> Spec | None:
+    """The mixture behind the first dense layers; none where all are dense."""
+    first = c.count("first_k_dense_replace", 0, least=0)
+    return routed(c, first_dense=first or None, **more) if first < c.layers() else None
+
+
 def deepseek_v2(c: Config, _: Any) -> Spec:
     """DeepSeek-V2: dense layers first, no correction bias; plain queries may have a bias too."""
     bias = c.flag("attention_bias")
-    first = c.count("first_k_dense_replace", 0, least=0)
-    spec = _decoder(c, moe=routed(c, correction_bias=None, first_dense=first or None))
+    spec = latent_decoder(c, moe=_after_dense(c, correction_bias=None))
     return {**spec, "biases": biases(q=bias and c.maybe("q_lora_rank") is not None, k=bias, o=bias, ffn=c.flag("mlp_bias"))}
 
 
 def deepseek_v3(c: Config, _: Any) -> Spec:
     """DeepSeek-V3, R1, Kimi K2: a correction bias in the router."""
-    first = c.count("first_k_dense_replace", 0, least=0)
-    return _decoder(c, moe=routed(c, first_dense=first or None))
+    return latent_decoder(c, moe=_after_dense(c))
 
 
 def listed(c: Config, _: Any) -> Spec:
     """GLM-4.7-Flash: the same with the kind of FFN listed by layer, the first one dense."""
-    spec = _decoder(c)
+    spec = latent_decoder(c)
     usual = [index >= c.count("first_k_dense_replace", 1, least=0) for index in range(spec["layers"])]
     return {**spec, "blocks": sparse_layers(c, usual, routed(c))}
 
@@ -77,7 +81,7 @@ def shared_index(c: Config, task: Any) -> Spec:
 
 def minicpm3(c: Config, _: Any) -> Spec:
     """MiniCPM3: latents with dense FFNs."""
-    spec = _decoder(c)
+    spec = latent_decoder(c)
     return {**spec, "biases": [*spec["biases"], *biases(ffn=c.flag("mlp_bias"))]}
 
 
@@ -178,7 +182,7 @@ def deepseek_v4(c: Config, _: Any) -> Spec:
         return found
 
     ratios = c.each("compress_ratios", layers, int)
-    usual = [heavy if i < 2 or i % 2 else sparse for i in range(layers)]
+    usual = [sparse if i >= 2 and i % 2 else heavy for i in range(layers)]
     if ratios is not None:
         usual = [{0: "sliding_attention", 4: sparse, 128: heavy}.get(ratio, "") for ratio in ratios]
     types = c.each("layer_types", layers) or usual
@@ -207,6 +211,7 @@ def deepseek_v4(c: Config, _: Any) -> Spec:
         "layers": layers,
         "hidden": hidden,
         "attention": False,
+        "biases": biases(ffn=c.flag("mlp_bias")),
         "vocab": vocab,
         "context": c.maybe("max_position_embeddings"),
         "tied_head": c.flag("tie_word_embeddings"),

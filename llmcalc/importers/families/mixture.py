@@ -24,6 +24,11 @@ def sparse_layers(c: Config, usual: list[bool], moe: Spec, key: str = "mlp_layer
     return [{"moe": moe} if at else {} for at in sparse]
 
 
+def after(layers: int, first: int) -> list[bool]:
+    """Mixtures in all layers but the first ones."""
+    return [index >= first for index in range(layers)]
+
+
 def both(*lists: list[Spec]) -> list[Spec]:
     """Layers that are said in several respects."""
     return [{key: value for part in parts for key, value in part.items()} for parts in zip(*lists, strict=True)]
@@ -114,7 +119,7 @@ def ernie4_5_moe(c: Config, _: Any) -> Spec:
     moe = experts(c, c.count("moe_intermediate_size"), count="moe_num_experts", top_k="moe_k",
                   shared=c.count("moe_num_shared_experts", 0, least=0), correction_bias="parameter")  # fmt: skip
     usual = [(index + 1) % step == 0 and first <= index <= last for index in range(layers)]
-    return decoder(c, biases=biases(attention=bias, ffn=bias), blocks=sparse_layers(c, usual, moe))
+    return decoder(c, biases=biases(attention=bias, ffn=bias), head_bias=bias, blocks=sparse_layers(c, usual, moe))
 
 
 def hunyuan_v1_moe(c: Config, _: Any) -> Spec:
@@ -230,7 +235,7 @@ def mimo_v2_flash(c: Config, _: Any) -> Spec:
 def llama4_text(c: Config, _: Any) -> Spec:
     """Llama 4: chunks of attention in three layers of four, one shared expert beside each mixture."""
     layers, chunk = c.layers(), c.maybe("attention_chunk_size")
-    rotated = c.each("no_rope_layers", layers, int) or [1 if (index + 1) % 4 else 0 for index in range(layers)]
+    rotated = c.each("no_rope_layers", layers, int) or every(layers, c.count("no_rope_layer_interval", 4), 1, 0)
     usual = ["chunked_attention" if rope else "full_attention" for rope in rotated]
     types = c.each("layer_types", layers) or usual
     step = c.count("interleave_moe_layer_step", 1, least=0)

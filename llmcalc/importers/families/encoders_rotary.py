@@ -1,0 +1,168 @@
+"""Encoders of later years: rotary positions, gated FFNs, grouped heads; and BERTs with other positions or embeddings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llmcalc.importers.config import Config
+from llmcalc.importers.families.heads import LANGUAGE, encoder, linear, norm, purpose, refused, table, topped, transform
+from llmcalc.importers.shape import Spec, biases, every, heads_of, layer_types
+
+
+def wide_head(spec: Spec, width: int) -> list[Spec]:
+    """A head that is not as wide as the layers: a linear to its width, a norm, and its own matrix to the vocabulary."""
+    matrix: Spec = {"part": "lm_head", "rows": "logit"}
+    return [*transform(spec, width), *linear("lm_head", spec["vocab"], width, **matrix)]
+
+
+def mpnet(c: Config, task: Any) -> Spec:
+    """MPNet (Song et al. 2020): a table of relative positions for all layers beside the absolute ones."""
+    spec = encoder(c, task, token_types=None)
+    spec["outside"] = [table("relative_bias", c.count("relative_attention_num_buckets"), spec["heads"])]
+    return topped(c, task, spec, pooled=("Model", "ForMultipleChoice"), dense=True)
+
+
+def esm(c: Config, task: Any) -> Spec:
+    """ESM-2: norms before the sub-layers, rotary or absolute positions; a head that predicts contacts is always there."""
+    if c.flag("is_folding_model"):
+        raise c.error("is_folding_model", "models that fold proteins are not known here")
+    # Whatever else is said there, the class has no positions for it.
+    positions = {"absolute": "learned", "rotary": "rotary"}.get(c.text("position_embedding_type", "absolute"), "none")
+    spec = encoder(
+        c, task, norm_placement="pre", token_types=None, embedding_norm=c.flag("emb_layer_norm_before"),
+        positions=positions, type="encoder",
+    )  # fmt: skip
+    spec["outside"] = linear("contacts", 1, spec["layers"] * spec["heads"], rows="none")
+    return topped(c, task, spec, pooled=("Model",), dense=True, spare_bias=False)
+
+
+def _head_dim(c: Config) -> int | None:
+    """Dim of a head where heads do not fill the width: what is left over is not used."""
+    hidden, heads = c.count("hidden_size"), c.count("num_attention_heads")
+    return hidden // heads if hidden % heads else None
+
+
+def nomic_bert(c: Config, task: Any) -> Spec:
+    """Nomic BERT: rotary positions, gated FFN, no biases."""
+    spec = encoder(c, task, positions="rotary", gated=True, biases=[], head_dim=c.maybe("head_dim") or _head_dim(c))
+    return topped(c, task, spec, pooled=("ForSequenceClassification",))
+
+
+def gte(c: Config, task: Any) -> Spec:
+    """GTE: rotary positions, gated FFN with a bias on its output alone."""
+    spec = encoder(c, task, positions="rotary", gated=True, biases=["attention", "down"], head_dim=_head_dim(c))
+    return topped(c, task, spec, pooled=("ForSequenceClassification",), spare_bias=False)
+
+
+def jina_v3(c: Config, task: Any) -> Spec:
+    """Jina embeddings v3: XLM-RoBERTa with rotary positions."""
+    spec = encoder(c, task, positions="rotary", head_dim=_head_dim(c))
+    return topped(c, task, spec, pooled=("Model",), dense=True)
+
+
+def _llama(c: Config, task: Any, **more: Any) -> Spec:
+    """Llama's layers, looking both ways."""
+    sides = biases(attention=c.flag("attention_bias"), ffn=c.flag("mlp_bias"))
+    return encoder(
+        c, task, positions="rotary", gated=True, biases=sides, norm="rmsnorm", norm_placement="pre", embedding_norm=False,
+        token_types=None, head_bias=False, **heads_of(c), **more,
+    )  # fmt: skip
+
+
+def eurobert(c: Config, task: Any) -> Spec:
+    """EuroBERT: Llama's layers; sequences are classified token by token unless pooled before."""
+    spec = _llama(c, task)
+    spec["head_bias"] = c.flag("mlp_bias")
+    if purpose(task) == "ForSequenceClassification":
+        rows = "token" if c.text("classifier_pooling") == "late" else "sequence"
+        hidden = spec["hidden"]
+        dense = linear("classifier_dense", hidden, hidden, rows=rows)
+        outside = [*dense, *linear("classifier", task.labels, hidden, rows=rows)]
+        return {**spec, "head": False, "tied_head": None, "head_bias": None, "outside": outside}
+    return topped(c, task, spec, pooled=(), head=[], spare_bias=False)
+
+
+def ultrabert(c: Config, task: Any) -> Spec:
+    """UltraBERT: Llama's layers, two of three with a window; a narrow linear there and back before the head."""
+    spec = _llama(c, task)
+    hidden, layers = spec["hidden"], spec["layers"]
+    window, usual = c.maybe("sliding_window"), every(layers, 3, "sliding_attention", "full_attention")
+    said = c.get("attention_windows")
+    if said is not None:
+        windows = c.each("attention_windows", layers, int) or []
+        window = next((each for each in windows if each), window)
+        usual = ["sliding_attention" if each else "full_attention" for each in windows]
+    kinds = layer_types(c, layers, usual)
+    spec["blocks"] = [{"window": window if kind == "sliding_attention" else None} for kind in kinds]
+    narrow = c.count("prediction_head_size")
+    head = [
+        *linear("head_down", narrow, hidden, bias=False, rows="logit"),
+        *linear("head_up", hidden, narrow, bias=False, rows="logit"),
+    ]
+    return topped(c, task, spec, pooled=(), head=head, spare_bias=False)
+
+
+def esmc(c: Config, task: Any) -> Spec:
+    """ESM C: Llama's layers with LayerNorm, another over all queries and over all keys; a head that is never tied."""
+    spec = _llama(c, task)
+    hidden = spec["hidden"]
+    gains = [*norm("q_norm", hidden, bias=False, after=False), *norm("k_norm", hidden, bias=False, after=False)]
+    outside = norm("final_norm", hidden, bias=False)
+    changes = {"norm": "layernorm", "extra": gains, "final_norm": False, "outside": outside, "tied_head": False, "head_bias": True}
+    return topped(c, task, {**spec, **changes}, pooled=(), dense=True, spare_bias=False)
+
+
+def rembert(c: Config, task: Any) -> Spec:
+    """RemBERT (Chung et al. 2020): a narrow embedding, and a wide head that is never tied to it."""
+    spec = encoder(c, task, embedding_dim=c.count("input_embedding_size"))
+    if purpose(task) in LANGUAGE:
+        outside = wide_head(spec, c.count("output_embedding_size"))
+        return {**spec, "head": False, "tied_head": None, "head_bias": None, "outside": outside}
+    return topped(c, task, spec, pooled=("Model", "ForSequenceClassification", "ForMultipleChoice"))
+
+
+def roformer(c: Config, task: Any) -> Spec:
+    """RoFormer (Su et al. 2021): rotary positions, whose sines are a table of parameters."""
+    spec = encoder(c, task, positions="rotary")
+    hidden, narrow = spec["hidden"], c.count("embedding_size", spec["hidden"])
+    spec["outside"] = [table("sines", c.count("max_position_embeddings"), hidden // spec["heads"])]
+    if narrow != hidden:
+        spec["embedding_dim"] = narrow
+    head = norm("head_norm", narrow) if narrow != hidden else transform(spec)
+    return topped(c, task, spec, pooled=(), head=head, dense=True)
+
+
+def bert_generation(c: Config, task: Any) -> Spec:
+    """BERT for generation (Rothe et al. 2019): no token types, no pooler, a bare head."""
+    spec = encoder(c, task, token_types=None, type="decoder" if c.flag("is_decoder") else "encoder")
+    return topped(c, task, spec, pooled=(), head=[], known=("ForCausalLM",))
+
+
+def layoutlm(c: Config, task: Any) -> Spec:
+    """LayoutLM: tables for the place of each word on the page."""
+    spec = encoder(c, task)
+    rows, hidden = c.count("max_2d_position_embeddings"), spec["hidden"]
+    spec["outside"] = [table(f"{name}_positions", rows, hidden) for name in ("x", "y", "height", "width")]
+    if purpose(task) == "ForDocumentQuestionAnswering":
+        task = task._replace(name="ForQuestionAnswering")
+    pooled = ("Model", *LANGUAGE, "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
+    return topped(c, task, spec, pooled=pooled)
+
+
+def ibert(c: Config, task: Any) -> Spec:
+    """I-BERT: RoBERTa for integers, of the same shape."""
+    return topped(c, task, encoder(c, task), pooled=("Model", "ForMultipleChoice"), dense=True)
+
+
+def splinter(c: Config, task: Any) -> Spec:
+    """Splinter: BERT without a pooler."""
+    if purpose(task) != "Model":
+        raise refused(c, task)
+    return topped(c, task, encoder(c, task), pooled=(), known=())
+
+
+FAMILIES = {
+    "mpnet": mpnet, "esm": esm, "nomic_bert": nomic_bert, "gte": gte, "jina_embeddings_v3": jina_v3, "eurobert": eurobert,
+    "ultrabert": ultrabert, "esmc": esmc, "rembert": rembert, "roformer": roformer, "bert-generation": bert_generation,
+    "layoutlm": layoutlm, "ibert": ibert, "splinter": splinter,
+}  # fmt: skip
