@@ -70,14 +70,13 @@ def rows(question: Question, models: list[resolve.Model], cards: list[resolve.Gp
     found, left_out = [], []
     for m in models:
         method, _ = resolve.stored_as(m, question.quant, question.dtype)
-        demand = None if question.runtime else demand_of(question, m, method)
-        for card in cards:
-            try:
-                found.append(answer(question, m, card, method, demand=demand))
-            except (UsageError, NoAnswer) as error:
-                if named:
-                    raise
-                left_out.append(str(error))
+        try:
+            demand = None if question.runtime else demand_of(question, m, method)
+            found += [answer(question, m, card, method, demand=demand) for card in cards]
+        except (UsageError, NoAnswer) as error:
+            if named:
+                raise
+            left_out.append(str(error))
     return found, [f"left out: {'; '.join(dict.fromkeys(left_out))}"] if left_out else []
 
 

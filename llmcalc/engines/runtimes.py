@@ -167,14 +167,19 @@ def layer_entries(blueprint: Blueprint) -> list[list[Entry]]:
         first[stack.name] = count
         count += stack.depth
     found: list[list[Entry]] = [[] for _ in range(count)]
-    scores = {(layer, bool(op.cross)): op for op in blueprint.ops if op.kind == "attention" and op.part != "vision"
-              and op.v != 1 for layer in op.layers}  # fmt: skip
-    taps = {layer: int(w.shape[-1]) for w in blueprint.weights if w.kind == "conv" and w.part == "recurrent" for layer in w.layers}
+    scores = {(_place(op.name), bool(op.cross)): op for op in blueprint.ops if op.kind == "attention" and int(op.v) > 1}
+    taps = {_place(w.name): int(w.shape[-1]) for w in blueprint.weights if w.kind == "conv"}
     for cache in blueprint.caches:
+        place = _place(cache.name)
+        entry = _entry(cache, scores.get((place, cache.kind == "cross")), taps.get(place, 0))
         for layer in cache.layers:
-            op = scores.get((layer, cache.kind == "cross"))
-            found[first[cache.stack] + layer].append(_entry(cache, op, taps.get(layer, 0)))
+            found[first[cache.stack] + layer].append(entry)
     return found
+
+
+def _place(name: str) -> str:
+    """What the names of all that stands in one kind of layer begin with."""
+    return name.rpartition(".")[0]
 
 
 def _entry(cache: Any, op: Any, taps: int) -> Entry:

@@ -101,7 +101,7 @@ def split_over(blueprint: Blueprint, kind: str, gpus: int, asked: Split | None =
 
 def fewest(case: Case, context: int, batch: int) -> int | None:
     """The fewest GPUs that are enough, within a node one by one and then by nodes; None where no number is."""
-    counts = (*range(1, NODE + 1), *range(2 * NODE, MOST_GPUS + 1, NODE))
+    counts: tuple[int, ...] = (*range(1, NODE + 1), *range(2 * NODE, MOST_GPUS + 1, NODE))
     for count in counts:
         split = split_over(case.blueprint, case.runtime.kind, count)
         if split.pp > sum(stack.depth for stack in case.blueprint.stacks):
