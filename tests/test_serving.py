@@ -53,22 +53,22 @@ def test_stated_errors_are_those_measured() -> None:
 
 
 def full(size: int) -> Kind:
-    return Kind(size, False, None, False)
+    return Kind(size, False)
 
 
 PAGES = [
     # kinds of layers, tokens of a block -> bytes of a page in a group's layers, tokens per block of each group
     ("one kind", [full(100)] * 3, 16 * 300, [16]),
     ("wider layers beside narrow", [full(100), full(50)], 16 * 150, [16]),
-    ("as many windows as full layers", [full(100)] * 2 + [Kind(100, False, 128, False)] * 2, 16 * 200, [16, 16]),
+    ("as many windows as full layers", [full(100)] * 2 + [Kind(100, False, 128)] * 2, 16 * 200, [16, 16]),
     # 5:1 windows (Gemma 3): groups of the fewest, the last of them padded.
-    ("more windows", [full(100)] * 10 + [Kind(100, False, 1024, False)] * 52, 16 * 1000, [16] * 7),
-    ("a few more windows", [full(100)] * 10 + [Kind(100, False, 1024, False)] * 14, 16 * 1400, [16] * 2),
+    ("more windows", [full(100)] * 10 + [Kind(100, False, 1024)] * 52, 16 * 1000, [16] * 7),
+    ("a few more windows", [full(100)] * 10 + [Kind(100, False, 1024)] * 14, 16 * 1400, [16] * 2),
     # A layer that caches half has twice the tokens in a block.
-    ("narrow full layers", [full(50), Kind(100, False, 64, False)], 16 * 100, [32, 16]),
+    ("narrow full layers", [full(50), Kind(100, False, 64)], 16 * 100, [32, 16]),
     # The block is as long as a state is large: Qwen3.5-27B on two GPUs with an fp8 cache logs 1568.
-    ("states", [full(1024)] * 16 + [Kind(1_603_584, True, None, False)] * 48, 1568 * 1024 * 16, [1568, 1, 1, 1]),
-    ("states alone", [Kind(1000, True, None, False)] * 4, 4000, [1]),
+    ("states", [full(1024)] * 16 + [Kind(1_603_584, True)] * 48, 1568 * 1024 * 16, [1568, 1, 1, 1]),
+    ("states alone", [Kind(1000, True)] * 4, 4000, [1]),
 ]
 
 
@@ -142,9 +142,11 @@ def test_more_never_takes_less(spec: dict[str, Any], name: str, gpus: int, conte
     plan = serving.plan(case(b, name, 80 * GiB, split, encoder_context=64))
     less = plan.loads(context, batch)
     for longer in (plan.loads(context + more, batch), plan.loads(context, batch + more)):
-        assert len(longer) == len(less)
-        assert all(a.required_bytes >= b.required_bytes for a, b in zip(longer, less, strict=True))
+        assert max(load.required_bytes for load in longer) >= max(load.required_bytes for load in less)
         assert all(part >= 0 for load in longer for part in load)
+        if name != "transformers":
+            # That one shares the layers out anew; with the others every GPU has more to hold.
+            assert all(a.required_bytes >= b.required_bytes for a, b in zip(longer, less, strict=True))
 
 
 @given(specs(), st.sampled_from(RUNTIMES), st.integers(1, 4), st.integers(1, 3000), st.integers(1, 8), st.integers(0, 2**36))

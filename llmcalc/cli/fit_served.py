@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from llmcalc.cli.fit_rows import Question, Row, filled
 from llmcalc.engines import serving
 from llmcalc.engines.runtime_llamacpp import LlamaCppPlan
+from llmcalc.engines.runtime_sglang import SglangPlan
 from llmcalc.engines.runtime_vllm import VllmPlan
 from llmcalc.engines.runtimes import Card, Case, Plan, Runtime, Settings, Split
 from llmcalc.errors import UsageError
@@ -63,6 +64,7 @@ def _more(made: Plan, tokens: int, batch: int) -> dict[str, Any]:
     if isinstance(made, VllmPlan):
         return {
             "concurrency": made.concurrency(tokens), "num_gpu_blocks": made.blocks(),
+            "bytes_per_token": made.token_bytes(),
             "pool_bytes": min(made.pool_bytes(stage) for stage in made.stages),
         }  # fmt: skip
     if isinstance(made, LlamaCppPlan):
@@ -70,6 +72,8 @@ def _more(made: Plan, tokens: int, batch: int) -> dict[str, Any]:
             "devices": [device._asdict() for device in made.devices(tokens, batch)],
             "host_bytes": made.host_bytes(tokens, batch),
         }
+    if isinstance(made, SglangPlan):
+        return {"bytes_per_token": max(stage.full for stage in made.stages)}
     return {}
 
 

@@ -41,7 +41,7 @@ def static_share(driver_bytes: int, tp: int, pp: int) -> float:
     kept = 512 + 1.5 * max(reach.chunk, 2048) + 2 * graph + tp * pp / 8 * 1024
     if total > 60 * 1024:
         kept = max(kept, 10 * 1024)
-    return max(0.0, round((total - kept) / total, 3))
+    return max(0.0, round((total - kept) / total, 3)) if total else 0.0
 
 
 class Stage(NamedTuple):

@@ -7,8 +7,10 @@ to a page (vLLM documentation, docs/design/hybrid_kv_cache_manager.md; v1/core/k
 
 from typing import NamedTuple
 
+from llmcalc.blueprint.parts import Blueprint
 from llmcalc.engines import ranks
 from llmcalc.engines.fit import Load
+from llmcalc.engines.mixes import assign
 from llmcalc.engines.runtimes import (
     Case,
     Entry,
@@ -32,8 +34,7 @@ class Kind(NamedTuple):
 
     size: int
     state: bool
-    window: int | None
-    chunked: bool
+    window: int | None = None
 
 
 class Group(NamedTuple):
@@ -57,8 +58,6 @@ class Pages(NamedTuple):
                 held += states
             elif kind.window is None:
                 held += ceil_div(max(context, encoder), block)
-            elif kind.chunked:
-                held += ceil_div(min(context, kind.window + prompt), block)
             else:
                 held += ceil_div(min(context, kind.window - 1 + prompt), block) + 1
         return held
@@ -73,16 +72,17 @@ def _kind(entries: list[Entry], case: Case) -> Kind | None:
     if tokens:
         size = sum(kv_rank_bytes(entry, settings.kv_dtype, settings.value_dtype, tp) for entry in tokens)
         whole = not case.runtime.rules.hybrid_groups
-        window = None if whole or any(entry.window is None for entry in tokens) else tokens[0].window
-        return Kind(size, False, window, tokens[0].chunked)
-    return Kind(sum(states), True, None, False) if states else None
+        # Attention in chunks is given the whole context: with groups of its own it is slower, and off unless asked for.
+        seen = whole or any(entry.window is None or entry.chunked for entry in tokens)
+        return Kind(size, False, None if seen else tokens[0].window)
+    return Kind(sum(states), True) if states else None
 
 
 def pages_of(kinds: list[Kind], block: int) -> Pages | None:
     """How the caches of these layers are cut into blocks; None where there are none."""
     if not kinds:
         return None
-    alike = {(kind.state, kind.window, kind.chunked) for kind in kinds}
+    alike = {(kind.state, kind.window) for kind in kinds}
     if len(alike) == 1:
         # One kind of attention: a block has its tokens in every layer, however wide each is.
         if kinds[0].state:
@@ -102,6 +102,16 @@ def pages_of(kinds: list[Kind], block: int) -> Pages | None:
         tokens = 1 if kind.state else page // kind.size
         groups += [Group(kind, tokens)] * ceil_div(count, layers)
     return Pages(page * layers, tuple(groups))
+
+
+def absorbed_bytes(blueprint: Blueprint, case: Case) -> int:
+    """Latent attention reads its up-projection in 16 bits: of a quantised one each layer keeps a copy (mla/common.py)."""
+    total = sum(
+        2 * share.weight.elements // int(share.weight.depth) * len(share.layers)
+        for share in assign(blueprint, case.method)
+        if share.format and share.weight.role in ("kv_b", "k_b", "v_b")
+    )
+    return int(ceil_div(total, case.split.tp * blueprint.stacks[-1].depth))
 
 
 class Stage(NamedTuple):
@@ -124,6 +134,7 @@ class VllmPlan:
             blueprint, case.method, split.tp, case.dtype, vocab_multiple=rules.vocab_multiple,
             expert_multiples=case.runtime.paddings, expert_ranks=over // split.ep, expert_groups=split.ep,
         )  # fmt: skip
+        absorbed = absorbed_bytes(blueprint, case)
         tied = not any(w.part == "lm_head" and w.kind == "matrix" and not w.tied_to for w in blueprint.weights)
         entries = layer_entries(blueprint)
         before = len(entries) - blueprint.stacks[-1].depth
@@ -132,7 +143,7 @@ class VllmPlan:
         for start, stop in ranks.stages(blueprint.stacks[-1].depth, split.pp):
             mine = entries[before + start : before + stop] if start else entries[: before + stop]
             kinds = [kind for layer in mine if (kind := _kind(layer, case)) is not None]
-            weight = held.stage(start, stop, tied=tied and blueprint.generates) + ropes
+            weight = held.stage(start, stop, tied=tied and blueprint.generates) + ropes + absorbed * (stop - start)
             self.stages.append(Stage(weight, pages_of(kinds, rules.block)))
         large = case.card.large
         self.prompt = case.settings.prompt_tokens or (rules.prompt_tokens_large if large else rules.prompt_tokens)
@@ -173,6 +184,15 @@ class VllmPlan:
         if self.case.settings.pool_bytes is not None:
             return self.case.settings.pool_bytes
         return max(0, self.budget - stage.weight_bytes - self.activation_bytes(1) - self.overhead)
+
+    def token_bytes(self) -> int:
+        """What one more token of a long request takes on a rank; None of it for windows and states."""
+        sizes = [
+            sum(stage.pages.bytes // block for kind, block in stage.pages.groups if not kind.state and kind.window is None)
+            for stage in self.stages
+            if stage.pages
+        ]
+        return max(sizes, default=0)
 
     def blocks(self) -> int | None:
         """Blocks of the cache: as many as the stage with the fewest has."""
