@@ -231,7 +231,7 @@ def gpu(text: str) -> Gpu:
 
 def runtime(text: str) -> "Runtime":
     """A serving runtime, NAME or NAME@VERSION. Raises UnknownName, UsageError for a version that is none."""
-    from llmcalc.engines.runtimes import Rules, Runtime
+    from llmcalc.engines.runtimes import Padding, Rules, Runtime
 
     asked, mark, version = text.partition("@")
     name, spec = catalogue.runtime_spec(asked)
@@ -241,7 +241,7 @@ def runtime(text: str) -> "Runtime":
     for change in spec.versions:
         if mark and _holds(version, change.before, change.since):
             rules |= {key: value for key, value in vars(change).items() if key in Rules._fields and value is not None}
-    paddings = {quant: (padding.inner, padding.outer) for quant, padding in (spec.expert_padding or {}).items()}
+    paddings = tuple(Padding(tuple(p.quants), tuple(p.architectures), p.inner, p.read, p.written) for p in spec.expert_padding)
     return Runtime(name, version, spec.kind, Rules(**rules), paddings, tuple(spec.sources), dict(spec.error_percent or {}))
 
 

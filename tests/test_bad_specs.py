@@ -683,10 +683,10 @@ ALLOCATION = {
 RECORD_FIELDS |= {
     "allocation": ALLOCATION,
     "version": {**ALLOCATION, "before": "text", "since": "text", "why": "text!"},
-    "padding": {"inner": "count!", "outer": "count!"},
+    "padding": {"quants": "sources!", "architectures": "texts", "inner": "count!", "read": "count!", "written": "count!"},
     "runtimes": {
         "title": "text!", "kind": "word! paged static cells eager", "aliases": "texts", "allocation": "record! allocation",
-        "versions": "records version", "expert_padding": "paddings", "error_percent": "errors",
+        "versions": "records version", "expert_padding": "records padding", "error_percent": "errors",
         "sources": "sources!", "note": "text",
     },
 }  # fmt: skip

@@ -53,14 +53,14 @@ def rank_layers(
     dtype: str = "",
     *,
     vocab_multiple: int = 1,
-    expert_multiples: tuple[int, int] | dict[str, tuple[int, int]] = (1, 1),
+    expert_multiples: dict[str, tuple[int, int, int]] | None = None,
     expert_ranks: int | None = None,
     expert_groups: int = 1,
 ) -> Held:
     """Bytes of the fullest of so many ranks, by layer; ``dtype`` as for ``weights.size``.
 
     Runtimes pad: the vocabulary up to ``vocab_multiple`` before it is divided (vLLM: 64), and what kernels take experts in,
-    ``expert_multiples`` of the dim that is divided (after that) and of the other; by format, where a mapping. Experts stand
+    ``expert_multiples`` by format: of the dim that is divided (after that), of the width as read and as written. Experts stand
     whole in ``expert_groups``, and each is divided over ``expert_ranks`` (as all else is, unless said).
     """
     heads = {layer: int(op.qk) for op in blueprint.ops if op.kind == "attention" and not op.cross for layer in op.layers}
@@ -81,9 +81,9 @@ def rank_layers(
         if divided is not None:
             sides[divided] = max(ceil_div(sides[divided], over), min(sides[divided], whole(weight)))
         if weight.part == "experts" and weight.kind == "matrix":
-            multiples = expert_multiples if isinstance(expert_multiples, tuple) else expert_multiples.get(form, (1, 1))
-            inner = len(sides) - 1 if divided == -1 else 0
-            sides = [_up(side, multiples[0 if axis == inner else 1]) for axis, side in enumerate(sides)]
+            multiples = (expert_multiples or {}).get(form, (1, 1, 1))
+            inner, outer = (len(sides) - 1, multiples[2]) if divided == -1 else (0, multiples[1])
+            sides = [_up(side, multiples[0] if axis == inner else outer) for axis, side in enumerate(sides)]
         return tuple(sides)
 
     first = last = table = 0
@@ -113,9 +113,10 @@ def rank_bytes(
     vocab_multiple: int = 1,
     expert_multiples: tuple[int, int] = (1, 1),
 ) -> int:
-    """Bytes of the fullest of so many ranks of tensor parallelism."""
-    held = rank_layers(blueprint, method, ranks, dtype, vocab_multiple=vocab_multiple, expert_multiples=expert_multiples)
-    return held.total
+    """Bytes of the fullest of so many ranks of tensor parallelism; the same multiples for experts of any format."""
+    inner, outer = expert_multiples
+    multiples = dict.fromkeys((*method.formats, ""), (inner, outer, outer))
+    return rank_layers(blueprint, method, ranks, dtype, vocab_multiple=vocab_multiple, expert_multiples=multiples).total
 
 
 def stages(layers: int, count: int) -> list[tuple[int, int]]:

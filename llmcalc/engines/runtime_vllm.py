@@ -132,7 +132,7 @@ class VllmPlan:
         over = split.tp * split.dp
         held = ranks.rank_layers(
             blueprint, case.method, split.tp, case.dtype, vocab_multiple=rules.vocab_multiple,
-            expert_multiples=case.runtime.paddings, expert_ranks=over // split.ep, expert_groups=split.ep,
+            expert_multiples=case.expert_multiples, expert_ranks=over // split.ep, expert_groups=split.ep,
         )  # fmt: skip
         absorbed = absorbed_bytes(blueprint, case)
         tied = not any(w.part == "lm_head" and w.kind == "matrix" and not w.tied_to for w in blueprint.weights)

@@ -88,6 +88,16 @@ class Rules(NamedTuple):
     copies: int = 1
 
 
+class Padding(NamedTuple):
+    """What a kernel takes experts of these quantisations in, on GPUs of these architectures (empty: all)."""
+
+    quants: tuple[str, ...]
+    architectures: tuple[str, ...]
+    inner: int
+    read: int
+    written: int
+
+
 class Runtime(NamedTuple):
     """A runtime at a version (empty: none named). ``rules`` is how it allocates, ``paddings`` what kernels take experts in.
 
@@ -98,7 +108,7 @@ class Runtime(NamedTuple):
     version: str
     kind: str
     rules: Rules
-    paddings: dict[str, tuple[int, int]] = {}
+    paddings: tuple[Padding, ...] = ()
     sources: tuple[str, ...] = ()
     errors: dict[str, float] = {}
 
@@ -118,6 +128,16 @@ class Case(NamedTuple):
     card: Card
     split: Split
     settings: Settings
+
+    @property
+    def expert_multiples(self) -> dict[str, tuple[int, int, int]]:
+        """What experts are padded to on this GPU, by quantisation."""
+        found: dict[str, tuple[int, int, int]] = {}
+        for padding in self.runtime.paddings:
+            if not padding.architectures or self.card.architecture in padding.architectures:
+                for quant in padding.quants:
+                    found.setdefault(quant, (padding.inner, padding.read, padding.written))
+        return found
 
 
 class Entry(NamedTuple):

@@ -200,7 +200,7 @@ def build(kind: type[T], data: dict[str, Any]) -> T:
             values[name] = value
         elif isinstance(value, list):
             values[name] = [build(inner, item) for item in value]
-        elif name in ("kinds", "expert_padding"):
+        elif name == "kinds":
             values[name] = {key: build(inner, item) for key, item in value.items()}
         else:
             values[name] = build(inner, value)

@@ -69,14 +69,20 @@ class Version(Allocation):
 
 
 class Padding(Record):
-    """What kernels take experts in."""
+    """What a kernel takes experts in: multiples that their dims are padded to, on a rank."""
 
     __pydantic_config__ = STRICT
 
+    quants: Strings
+    """Quantisations that it is for."""
+    architectures: Sequence[Text] = ()
+    """GPUs that it runs on; all unless said. The first that fits is taken."""
     inner: Count
-    """Multiple of the experts' inner dim, on a rank."""
-    outer: Count
-    """Multiple of the model's width."""
+    """Multiple of the experts' inner dim."""
+    read: Count
+    """Multiple of the model's width as it is read (gate, up)."""
+    written: Count
+    """Multiple of the model's width as it is written (down)."""
 
 
 class RuntimeSpec(Record):
@@ -93,8 +99,7 @@ class RuntimeSpec(Record):
     """What holds where no version is named."""
     versions: Sequence[Version] = ()
     """What differs by version; all that hold are applied, in order."""
-    expert_padding: Mapping[str, Padding] | None = None
-    """By quantisation."""
+    expert_padding: Sequence[Padding] = ()
     error_percent: Mapping[str, Figure] | None = None
     """Median error against logs, by figure; for memory that is estimated, of the GPU's memory."""
     sources: Strings
