@@ -14,6 +14,7 @@ from llmcalc.quantity import Quantity
 from llmcalc.units import show_bytes
 
 if TYPE_CHECKING:
+    from llmcalc.engines.runtime_model import Known
     from llmcalc.engines.runtimes import Case, Runtime
     from llmcalc.engines.serving import Served
 
@@ -71,8 +72,8 @@ def rows(question: Question, models: list[resolve.Model], cards: list[resolve.Gp
     for m in models:
         method, _ = resolve.stored_as(m, question.quant, question.dtype)
         try:
-            demand = None if question.runtime else demand_of(question, m, method)
-            found += [answer(question, m, card, method, demand=demand) for card in cards]
+            ready = prepared(question, m, method)
+            found += [answer(question, m, card, method, ready=ready) for card in cards]
         except (UsageError, NoAnswer) as error:
             if named:
                 raise
@@ -80,8 +81,12 @@ def rows(question: Question, models: list[resolve.Model], cards: list[resolve.Gp
     return found, [f"left out: {'; '.join(dict.fromkeys(left_out))}"] if left_out else []
 
 
-def demand_of(question: Question, m: resolve.Model, method: Method) -> engine.Demand:
-    """A model under a quantisation, without a runtime."""
+def prepared(question: Question, m: resolve.Model, method: Method) -> engine.Demand | Known:
+    """A model under a quantisation, ready to be asked about many GPUs. Raises NoAnswer where its cache is not known."""
+    if question.runtime is not None:
+        from llmcalc.cli import fit_served
+
+        return fit_served.known_of(question, m, method)
     return engine.Demand(m.blueprint, method, question.dtype or "", question.kv_dtype, question.reserve, question.encoder)
 
 
@@ -92,20 +97,23 @@ def answer(
     method: Method,
     *,
     gpus: int | None = None,
-    demand: engine.Demand | None = None,
+    ready: engine.Demand | Known | None = None,
 ) -> Row:
     """The row of one model on one kind of GPU. Raises NoAnswer, UsageError."""
     tokens = resolve.context_of(question.context, m.blueprint)
+    ready = ready or prepared(question, m, method)
     head = {
         "model": m.name, "family": m.spec.family, "estimate": m.blueprint.estimate, "gpu": card.name, "quant": method.name,
         "dtype": question.dtype or m.blueprint.dtype, "runtime": question.runtime.label if question.runtime else "transformers",
         "ctx": tokens, "batch": question.batch,
     }  # fmt: skip
     if question.runtime is None:
-        return _alone(question, m, card, method, head, gpus or question.gpus or 1, demand)
+        assert isinstance(ready, engine.Demand)
+        return _alone(question, m, card, method, head, gpus or question.gpus or 1, ready)
     from llmcalc.cli import fit_served
 
-    return fit_served.row(question, question.runtime, m, card, method, head, gpus)
+    assert not isinstance(ready, engine.Demand)
+    return fit_served.row(question, question.runtime, m, card, method, head, gpus, ready)
 
 
 def filled(head: dict[str, Any], load: engine.Load, available: int, *, fits: bool, modelled: bool) -> dict[str, Any]:
@@ -124,9 +132,8 @@ def _alone(
     method: Method,
     head: dict[str, Any],
     gpus: int,
-    demand: engine.Demand | None,
+    demand: engine.Demand,
 ) -> Row:
-    demand = demand or demand_of(question, m, method)
     tokens, batch = head["ctx"], question.batch
     found = engine.fit(demand, card.usable_bytes, gpus=gpus, context=tokens, batch=batch)
     result = filled(head, found.load, found.available_bytes, fits=found.fits, modelled=False)

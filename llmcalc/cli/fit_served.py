@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from llmcalc.cli.fit_rows import Question, Row, filled
 from llmcalc.engines import serving
 from llmcalc.engines.runtime_llamacpp import LlamaCppPlan
+from llmcalc.engines.runtime_model import Known
 from llmcalc.engines.runtime_sglang import SglangPlan
 from llmcalc.engines.runtime_vllm import VllmPlan
 from llmcalc.engines.runtimes import Card, Case, Plan, Runtime, Settings, Split
@@ -15,6 +16,11 @@ from llmcalc.errors import UsageError
 if TYPE_CHECKING:
     from llmcalc import resolve
     from llmcalc.engines.weights import Method
+
+
+def known_of(question: Question, m: resolve.Model, method: Method) -> Known:
+    """What plans ask of a model. Raises NoAnswer where its cache is not known."""
+    return Known(m.blueprint, method, question.dtype or "")
 
 
 def settings(question: Question) -> Settings:
@@ -34,8 +40,11 @@ def row(
     method: Method,
     head: dict[str, Any],
     gpus: int | None,
+    known: Known | None,
 ) -> Row:
     """The row of one model on one kind of GPU; ``gpus``, where it is not the question that says how many.
+
+    ``known`` is what is known of the model already.
 
     Raises UsageError for a split that the runtime cannot have, NoAnswer for a cache that nobody knows.
     """
@@ -44,7 +53,7 @@ def row(
         runtime = runtime._replace(rules=runtime.rules._replace(graphs_in_budget=False))
     seen = Card(card.usable_bytes, (card.spec.driver_bytes or card.usable_bytes * card.spec.devices) // card.spec.devices,
                 card.spec.architecture)  # fmt: skip
-    case = Case(m.blueprint, method, question.dtype or "", runtime, seen, split, settings(question))
+    case = Case(m.blueprint, method, question.dtype or "", runtime, seen, split, settings(question), known)
     made = serving.plan(case)
     tokens, batch = head["ctx"], question.batch
     found = serving.serve(made, m.blueprint, tokens, batch)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llmcalc import resolve
 from llmcalc.cli import fit_rows
@@ -18,6 +18,8 @@ from llmcalc.specs import catalogue
 if TYPE_CHECKING:
     from llmcalc.engines.weights import Method
 
+# What fit_rows.prepared made of a model.
+Ready = Any
 Solver = Callable[[Question, resolve.Model, list[resolve.Gpu]], list[Row]]
 
 
@@ -47,34 +49,38 @@ def _method(question: Question, m: resolve.Model) -> Method:
 def _context(question: Question, m: resolve.Model, cards: list[resolve.Gpu]) -> list[Row]:
     """The question again at the largest context; as it was where not even one token fits, or nothing bounds it."""
     method, found = _method(question, m), []
+    ready = fit_rows.prepared(question, m, method)
     for card in cards:
-        row = fit_rows.answer(question, m, card, method)
+        row = fit_rows.answer(question, m, card, method, ready=ready)
         most = row.result["max_context"]
-        found.append(fit_rows.answer(question._replace(context=most), m, card, method) if most else row)
+        found.append(fit_rows.answer(question._replace(context=most), m, card, method, ready=ready) if most else row)
     return found
 
 
 def _batch(question: Question, m: resolve.Model, cards: list[resolve.Gpu]) -> list[Row]:
     """The question again at the largest batch."""
     method, found = _method(question, m), []
+    ready = fit_rows.prepared(question, m, method)
     for card in cards:
-        row = fit_rows.answer(question, m, card, method)
+        row = fit_rows.answer(question, m, card, method, ready=ready)
         most = row.result["max_batch"]
-        found.append(fit_rows.answer(question._replace(batch=most), m, card, method) if most else row)
+        found.append(fit_rows.answer(question._replace(batch=most), m, card, method, ready=ready) if most else row)
     return found
 
 
-def _on_fewest(question: Question, m: resolve.Model, card: resolve.Gpu, method: Method) -> Row:
+def _on_fewest(question: Question, m: resolve.Model, card: resolve.Gpu, method: Method, ready: Ready) -> Row:
     """The question again on the fewest GPUs; as it was where no number is enough."""
-    row = fit_rows.answer(question, m, card, method)
+    row = fit_rows.answer(question, m, card, method, ready=ready)
     fewest = row.result["min_gpus"]
-    return fit_rows.answer(question, m, card, method, gpus=fewest) if fewest else row
+    return fit_rows.answer(question, m, card, method, gpus=fewest, ready=ready) if fewest and fewest != row.result["gpus"] else row
 
 
 def _gpus(question: Question, m: resolve.Model, cards: list[resolve.Gpu]) -> list[Row]:
     if question.gpus is not None or question.given:
         raise UsageError("--solve gpus looks for how many; leave --gpus, --tp, --pp and --dp out")
-    return [_on_fewest(question, m, card, _method(question, m)) for card in cards]
+    method = _method(question, m)
+    ready = fit_rows.prepared(question, m, method)
+    return [_on_fewest(question, m, card, method, ready) for card in cards]
 
 
 def price(card: resolve.Gpu) -> float | None:
@@ -86,12 +92,14 @@ def price(card: resolve.Gpu) -> float | None:
 def _gpu(question: Question, m: resolve.Model, cards: list[resolve.Gpu]) -> list[Row]:
     """The cheapest that fits, by the hour: on the number asked for, else on as few as it takes."""
     method, best = _method(question, m), None
+    ready = fit_rows.prepared(question, m, method)
     for card in cards:
         each = price(card)
         if each is None:
             continue
         pinned = question.gpus is not None or bool(question.given)
-        row = fit_rows.answer(question, m, card, method) if pinned else _on_fewest(question, m, card, method)
+        ask = fit_rows.answer if pinned else _on_fewest
+        row = ask(question, m, card, method, ready=ready)
         if not row.result["fits"]:
             continue
         row.result["dollars_per_hour"] = each * row.result["gpus"]

@@ -11,11 +11,11 @@ modelled on logged sizes.
 from collections import Counter
 from typing import NamedTuple
 
-from llmcalc.blueprint.parts import Blueprint
 from llmcalc.engines.demand import MOST_TOKENS
 from llmcalc.engines.fit import Load, largest
-from llmcalc.engines.mixes import assign, in_tower
-from llmcalc.engines.runtimes import Case, Entry, bare, element_bytes, layer_entries, text_products, vocabulary
+from llmcalc.engines.mixes import in_tower
+from llmcalc.engines.runtime_model import Entry, Known, text_products
+from llmcalc.engines.runtimes import Case, element_bytes, known
 from llmcalc.engines.weights import format_of, tensor_bytes
 from llmcalc.errors import UsageError
 
@@ -41,18 +41,18 @@ class Device(NamedTuple):
     layers: int
 
 
-def text_weights(blueprint: Blueprint, case: Case) -> Weights:
+def text_weights(model: Known) -> Weights:
     """The model file's weights; a tower for images is a file of its own, and not in it."""
-    first, count = {}, 0
+    blueprint, first, count = model.blueprint, {}, 0
     for stack in blueprint.stacks:
         first[stack.name] = count
         count += stack.depth
     layers, table, output, head = [0] * count, 0, 0, False
-    for share in assign(blueprint, case.method):
+    for share in model.shares:
         weight = share.weight
         if in_tower(weight):
             continue
-        one = int(weight.copies) * int(tensor_bytes(weight.shape, format_of(share, case.method, case.dtype or blueprint.dtype)))
+        one = int(weight.copies) * int(tensor_bytes(weight.shape, format_of(share, model.method, model.dtype)))
         if share.layers:
             for layer in share.layers:
                 layers[first[weight.stack] + layer] += one
@@ -61,10 +61,10 @@ def text_weights(blueprint: Blueprint, case: Case) -> Weights:
             head = head or (weight.part == "lm_head" and weight.kind == "matrix")
         else:
             table += one
-    if not head and vocabulary(blueprint):
+    if not head and model.vocabulary:
         output += sum(
-            int(tensor_bytes(share.weight.shape, format_of(share, case.method, case.dtype or blueprint.dtype)))
-            for share in assign(blueprint, case.method)
+            int(tensor_bytes(share.weight.shape, format_of(share, model.method, model.dtype)))
+            for share in model.shares
             if share.weight.role == "embedding" and share.weight.stack == blueprint.stacks[-1].name
         )
     return Weights(table, layers, output)
@@ -91,10 +91,11 @@ class LlamaCppPlan:
         if (case.split.tp, case.split.ep, case.split.dp) != (1, 1, 1):
             raise UsageError("--runtime llama.cpp spreads layers over --gpus; --tp, --ep and --dp are not for it")
         self.case, self.rules, self.settings = case, case.runtime.rules, case.settings
-        self.blueprint = bare(case)
+        self.model = known(case)
+        self.blueprint = self.model.blueprint
         self.gpus = case.split.pp
-        self.weights = text_weights(self.blueprint, case)
-        self.entries = layer_entries(self.blueprint)
+        self.weights = text_weights(self.model)
+        self.entries = self.model.entries
         count = len(self.entries)
         self.asked = count + 1 if self.settings.gpu_layers is None else self.settings.gpu_layers
         self.places = placed(count, self.gpus, self.asked)
@@ -102,6 +103,9 @@ class LlamaCppPlan:
         self.available = int(case.card.bytes * (1.0 if self.settings.utilization is None else self.settings.utilization))
         self._by_place = {place: self._grouped(place) for place in {*self.places, *range(self.gpus), HOST}}
         self._widest = self._widest_elements()
+        self.windows = {entry.window for layer in self.entries for entry in layer if entry.kind in ("kv", "latent")}
+        attends = (op for op in self.blueprint.ops if op.kind == "attention" and op.part == "attention" and not op.cross)
+        self.scored = {(op.heads, op.qk, op.window) for op in attends if op.v > 1}
         # Where the weights are too large for the GPUs, experts stay with the host, and there is no pipeline.
         self.resident = sum(self.weights.layers) + self.weights.output <= self.gpus * case.card.bytes
 
@@ -143,7 +147,7 @@ class LlamaCppPlan:
 
         Of experts, what each wrote and the same weighted.
         """
-        hidden, widest = int(self.blueprint.stacks[-1].hidden), 0
+        hidden, widest = self.model.hidden, 0
         for op in text_products(self.blueprint):
             inner, width, times = int(op.inner), int(op.width), int(op.repeats)
             if times == 1:
@@ -154,16 +158,11 @@ class LlamaCppPlan:
 
     def _attention(self, context: int, batch: int) -> tuple[int, int]:
         """Bytes of the masks on a GPU, and of scores with queries where flash attention is off."""
-        windows = {e.window for layer in self.entries for e in layer if e.kind in ("kv", "latent")}
-        masks = sum(self.cells(window, context, batch) for window in windows) * self.batch_tokens
+        masks = sum(self.cells(window, context, batch) for window in self.windows) * self.batch_tokens
         if self.settings.flash_attention:
             return self.rules.mask_bytes * masks, 0
-        scores = 0
-        for op in self.blueprint.ops:
-            if op.kind == "attention" and op.part == "attention" and not op.cross and int(op.v) > 1:
-                cells = self.cells(None if op.window is None else int(op.window), context, batch)
-                scores = max(scores, 4 * self.batch_tokens * int(op.heads) * (cells + 2 * int(op.qk)))
-        return 4 * masks, scores
+        scores = max((heads * (self.cells(window, context, batch) + 2 * qk) for heads, qk, window in self.scored), default=0)
+        return 4 * masks, 4 * self.batch_tokens * scores
 
     def compute_bytes(self, place: int, context: int, batch: int) -> int:
         """The compute buffer of a GPU; 0 where nothing runs on it.
@@ -171,8 +170,8 @@ class LlamaCppPlan:
         A batch's logits with the residual, or a layer with the masks. With no layer offloaded the GPU still multiplies large
         batches, by a copy of one matrix, of which the head is the largest. As a pipeline over GPUs, inputs have copies.
         """
-        hidden = 4 * self.batch_tokens * int(self.blueprint.stacks[-1].hidden)
-        logits = 4 * self.batch_tokens * vocabulary(self.blueprint) + 2 * hidden
+        hidden = 4 * self.batch_tokens * self.model.hidden
+        logits = 4 * self.batch_tokens * self.model.vocabulary + 2 * hidden
         masks, scores = self._attention(context, batch)
         working = scores + 2 * hidden if scores else 4 * self.batch_tokens * self._widest
         used = [at for at in range(self.gpus) if at in self.places]
@@ -191,10 +190,10 @@ class LlamaCppPlan:
         own = [i for i, place in enumerate(self.places) if place == HOST]
         held = self.weights.table + sum(self.weights.layers[i] if i < len(self.entries) else self.weights.output for i in own)
         masks, _ = self._attention(context, batch)
-        hidden = 4 * self.batch_tokens * int(self.blueprint.stacks[-1].hidden)
+        hidden = 4 * self.batch_tokens * self.model.hidden
         compute = masks + 2 * hidden
         if self.places[-1] == HOST:
-            compute += 4 * self.batch_tokens * vocabulary(self.blueprint)
+            compute += 4 * self.batch_tokens * self.model.vocabulary
         return held + sum(self.cached(HOST, context, batch)) + compute
 
     def devices(self, context: int, batch: int) -> list[Device]:

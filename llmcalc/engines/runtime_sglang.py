@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from llmcalc.engines import ranks
 from llmcalc.engines.fit import Load
-from llmcalc.engines.runtimes import Case, bare, check_heads, kv_rank_bytes, layer_entries, rope_bytes, state_bytes
+from llmcalc.engines.runtimes import Case, check_heads, held, known, kv_rank_bytes, state_bytes
 from llmcalc.quantity import ceil_div
 from llmcalc.units import MiB
 
@@ -58,20 +58,13 @@ class SglangPlan:
     """SGLang on so many GPUs. Raises UsageError where heads cannot be divided, NoAnswer where the cache is not known."""
 
     def __init__(self, case: Case) -> None:
-        blueprint, rules, split = bare(case), case.runtime.rules, case.split.checked()
-        check_heads(blueprint, split.tp)
-        self.case, self.blueprint, self.replicas = case, blueprint, split.dp
-        held = ranks.rank_layers(
-            blueprint, case.method, split.tp, case.dtype, vocab_multiple=rules.vocab_multiple,
-            expert_ranks=split.tp * split.dp // split.ep, expert_groups=split.ep,
-        )  # fmt: skip
-        tied = not any(w.part == "lm_head" and w.kind == "matrix" and not w.tied_to for w in blueprint.weights)
-        entries = layer_entries(blueprint)
-        before = len(entries) - blueprint.stacks[-1].depth
-        own, settings = case.dtype or blueprint.dtype, case.settings
+        model, rules, split = known(case), case.runtime.rules, case.split.checked()
+        check_heads(model.blueprint, split.tp)
+        self.case, self.replicas = case, split.dp
+        weights, own, settings = held(case, model), model.dtype, case.settings
         self.stages = []
-        for start, stop in ranks.stages(blueprint.stacks[-1].depth, split.pp):
-            layers = entries[before + start : before + stop] if start else entries[: before + stop]
+        for start, stop in ranks.stages(model.depth, split.pp):
+            layers = model.stage_entries(start, stop)
             mine = [entry for layer in layers for entry in layer]
             windows = [e for e in mine if e.kind != "state" and e.window is not None]
             full = [e for e in mine if e.kind != "state" and e.window is None]
@@ -79,7 +72,7 @@ class SglangPlan:
                 # Without layers that see everything there is one pool, and nothing is given back.
                 full, windows = windows, []
             self.stages.append(Stage(
-                held.stage(start, stop, tied=tied and blueprint.generates) + rope_bytes(blueprint),
+                weights.stage(start, stop, tied=model.tied) + model.rope_bytes,
                 sum(kv_rank_bytes(e, settings.kv_dtype, settings.value_dtype, split.tp) for e in full),
                 sum(kv_rank_bytes(e, settings.kv_dtype, settings.value_dtype, split.tp) for e in windows),
                 max((e.window or 0 for e in windows), default=0),
@@ -106,7 +99,7 @@ class SglangPlan:
     def loads(self, context: int, batch: int) -> list[Load]:
         """Bytes on a rank of each pipeline stage."""
         requests = ceil_div(batch, self.replicas)
-        encoder = self.blueprint.encoder_tokens(self.case.settings.encoder_context, context)
+        encoder = self.case.blueprint.encoder_tokens(self.case.settings.encoder_context, context)
         tokens = requests * max(context, encoder)
         return [Load(s.weight_bytes, self.cache_bytes(s, tokens, requests), self.apart, self.overhead) for s in self.stages]
 

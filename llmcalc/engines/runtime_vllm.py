@@ -7,22 +7,10 @@ to a page (vLLM documentation, docs/design/hybrid_kv_cache_manager.md; v1/core/k
 
 from typing import NamedTuple
 
-from llmcalc.blueprint.parts import Blueprint
 from llmcalc.engines import ranks
 from llmcalc.engines.fit import Load
-from llmcalc.engines.mixes import assign
-from llmcalc.engines.runtimes import (
-    Case,
-    Entry,
-    bare,
-    check_heads,
-    kv_rank_bytes,
-    layer_entries,
-    rope_bytes,
-    state_bytes,
-    vocabulary,
-    widest_bytes,
-)
+from llmcalc.engines.runtime_model import Entry, Known
+from llmcalc.engines.runtimes import Case, check_heads, held, known, kv_rank_bytes, state_bytes
 from llmcalc.quantity import ceil_div
 
 # Attention kernels take blocks of multiples of so many tokens.
@@ -63,10 +51,9 @@ class Pages(NamedTuple):
         return held
 
 
-def _kind(entries: list[Entry], case: Case) -> Kind | None:
+def _kind(entries: list[Entry], case: Case, own: str) -> Kind | None:
     """What a layer caches, as one kind. None where it caches nothing."""
     tp, settings = case.split.tp, case.settings
-    own = case.dtype or case.blueprint.dtype
     states = [state_bytes(entry, own, tp) for entry in entries if entry.kind == "state"]
     tokens = [entry for entry in entries if entry.kind != "state"]
     if tokens:
@@ -104,14 +91,14 @@ def pages_of(kinds: list[Kind], block: int) -> Pages | None:
     return Pages(page * layers, tuple(groups))
 
 
-def absorbed_bytes(blueprint: Blueprint, case: Case) -> int:
+def absorbed_bytes(model: Known, tp: int) -> int:
     """Latent attention reads its up-projection in 16 bits: of a quantised one each layer keeps a copy (mla/common.py)."""
     total = sum(
         2 * share.weight.elements // int(share.weight.depth) * len(share.layers)
-        for share in assign(blueprint, case.method)
+        for share in model.shares
         if share.format and share.weight.role in ("kv_b", "k_b", "v_b")
     )
-    return int(ceil_div(total, case.split.tp * blueprint.stacks[-1].depth))
+    return int(ceil_div(total, tp * model.depth))
 
 
 class Stage(NamedTuple):
@@ -125,25 +112,15 @@ class VllmPlan:
     """vLLM on so many GPUs. Raises UsageError where heads cannot be divided, NoAnswer where the cache is not known."""
 
     def __init__(self, case: Case) -> None:
-        blueprint, rules, split = bare(case), case.runtime.rules, case.split.checked()
-        check_heads(blueprint, split.tp)
+        self.model, rules, split = known(case), case.runtime.rules, case.split.checked()
+        model = self.model
+        check_heads(model.blueprint, split.tp)
         self.case, self.rules, self.replicas = case, rules, split.dp
-        self.blueprint = blueprint
-        over = split.tp * split.dp
-        held = ranks.rank_layers(
-            blueprint, case.method, split.tp, case.dtype, vocab_multiple=rules.vocab_multiple,
-            expert_multiples=case.expert_multiples, expert_ranks=over // split.ep, expert_groups=split.ep,
-        )  # fmt: skip
-        absorbed = absorbed_bytes(blueprint, case)
-        tied = not any(w.part == "lm_head" and w.kind == "matrix" and not w.tied_to for w in blueprint.weights)
-        entries = layer_entries(blueprint)
-        before = len(entries) - blueprint.stacks[-1].depth
-        ropes = rope_bytes(blueprint)
+        weights, absorbed = held(case, model), absorbed_bytes(model, split.tp)
         self.stages = []
-        for start, stop in ranks.stages(blueprint.stacks[-1].depth, split.pp):
-            mine = entries[before + start : before + stop] if start else entries[: before + stop]
-            kinds = [kind for layer in mine if (kind := _kind(layer, case)) is not None]
-            weight = held.stage(start, stop, tied=tied and blueprint.generates) + ropes + absorbed * (stop - start)
+        for start, stop in ranks.stages(model.depth, split.pp):
+            kinds = [kind for layer in model.stage_entries(start, stop) if (kind := _kind(layer, case, model.dtype)) is not None]
+            weight = weights.stage(start, stop, tied=model.tied) + model.rope_bytes + absorbed * (stop - start)
             self.stages.append(Stage(weight, pages_of(kinds, rules.block)))
         large = case.card.large
         self.prompt = case.settings.prompt_tokens or (rules.prompt_tokens_large if large else rules.prompt_tokens)
@@ -160,13 +137,13 @@ class VllmPlan:
     def activation_bytes(self, batch: int) -> int:
         """The profiled peak: the widest layer over a full step of prompts, or the sampler over all sequences."""
         step = self.prompt
-        hidden = 2 * step * int(self.blueprint.stacks[-1].hidden)
-        sampled = self.rules.logit_bytes * max(self.sequences, batch) * vocabulary(self.blueprint)
-        return int(max(step * widest_bytes(self.blueprint, self.case.split.tp), hidden + sampled))
+        hidden = 2 * step * self.model.hidden
+        sampled = self.rules.logit_bytes * max(self.sequences, batch) * self.model.vocabulary
+        return int(max(step * self.model.widest(self.case.split.tp), hidden + sampled))
 
     def request_blocks(self, stage: Stage, context: int) -> int:
         """Blocks of a request on a stage."""
-        encoder = self.blueprint.encoder_tokens(self.case.settings.encoder_context, context)
+        encoder = self.case.blueprint.encoder_tokens(self.case.settings.encoder_context, context)
         return stage.pages.blocks(context, self.prompt, self.rules.state_blocks, encoder) if stage.pages else 0
 
     def loads(self, context: int, batch: int) -> list[Load]:
