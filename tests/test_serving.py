@@ -1,5 +1,6 @@
 """What runtimes allocate: logs within bars, properties over invented models, and fit's answers and refusals."""
 
+import math
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -246,6 +247,25 @@ def test_best_quantisation_and_largest_model(run: Any) -> None:
     assert model["fits"] is True
     sizes = run("fit", "--family", "llama", "--gpu", "rtx4090", "--quant", "nf4", "--json").json["results"]
     assert model["weight_bytes"] == max(r["weight_bytes"] for r in sizes if r["fits"])
+
+
+@pytest.mark.parametrize("runtime", ["vllm", "vllm@0.8", "sglang", "llama.cpp", "transformers"])
+@pytest.mark.parametrize(
+    "model", ["gpt-oss-20b --gpus 2", "nemotron-3-nano-30b-a3b", "deepseek-v3 --gpus 16", "bart-base --batch 3"]
+)
+def test_explained(run: Any, model: str, runtime: str) -> None:
+    """The parts are those of the answer, and every line evaluates to its figure."""
+    document = run("fit", *model.split(), "--gpu", "h200", "--runtime", runtime, "--explain", "--json").json
+    (result,), (opened,) = document["results"], document["explain"]
+    assert opened["value"] == result["required_bytes"]
+    for part in opened["parts"]:
+        assert part["value"] == result[part["label"]]
+        assert part["kind"] == result["kinds"][part["label"]]
+        if part["formula"]:
+            known = {"__builtins__": {}, "min": min, "max": max, "ceil": math.ceil, **part["numbers"]}
+            assert eval(part["formula"], known) == part["value"]
+    if runtime != "transformers" and "bart" not in model:
+        assert next(part for part in opened["parts"] if part["label"] == "kv_bytes")["formula"]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ from llmcalc.units import show_bytes
 if TYPE_CHECKING:
     from llmcalc.engines.runtime_model import Known
     from llmcalc.engines.runtimes import Case, Runtime
-    from llmcalc.engines.serving import Served
 
 __all__ = ["RESERVE", "Question", "Row", "answer", "figure", "notes", "rows"]
 # What is exact without a runtime is modelled with one: how it is laid out is the runtime's.
@@ -63,7 +62,6 @@ class Row(NamedTuple):
     method: Method
     demand: engine.Demand | None = None
     case: Case | None = None
-    served: Served | None = None
 
 
 def rows(question: Question, models: list[resolve.Model], cards: list[resolve.Gpu], *, named: bool) -> tuple[list[Row], list[str]]:
@@ -148,10 +146,10 @@ def _alone(
 
 def figure(row: Row) -> tuple[str, Quantity]:
     """What is required on the GPU that decides, opened."""
-    if row.case is not None and row.served is not None:
+    if row.case is not None:
         from llmcalc.engines import serving
 
-        opened = serving.explain(row.case, row.served)
+        opened = serving.explain(row.case, row.result["ctx"], row.result["batch"])
     else:
         assert row.demand is not None
         opened = engine.explain(

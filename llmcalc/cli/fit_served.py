@@ -65,7 +65,7 @@ def row(
         "per_gpu": [{"gpu": i + 1, **load._asdict(), "required_bytes": load.required_bytes} for i, load in enumerate(found.loads)],
         **_more(made, tokens, batch),
     }  # fmt: skip
-    return Row(result, m, card, method, case=case, served=found)
+    return Row(result, m, card, method, case=case)
 
 
 def _more(made: Plan, tokens: int, batch: int) -> dict[str, Any]:

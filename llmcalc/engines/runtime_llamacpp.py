@@ -9,7 +9,7 @@ modelled on logged sizes.
 """
 
 from collections import Counter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from llmcalc.engines.demand import MOST_TOKENS
 from llmcalc.engines.fit import Load, largest
@@ -18,6 +18,7 @@ from llmcalc.engines.runtime_model import Entry, Known, text_products
 from llmcalc.engines.runtimes import Case, element_bytes, known
 from llmcalc.engines.weights import format_of, tensor_bytes
 from llmcalc.errors import UsageError
+from llmcalc.quantity import Dim
 
 HOST = -1
 
@@ -211,6 +212,18 @@ class LlamaCppPlan:
         """Bytes on each GPU."""
         kept = self.rules.process_bytes
         return [Load(d.model_bytes, d.kv_bytes + d.state_bytes, d.compute_bytes, kept) for d in self.devices(context, batch)]
+
+    def formulas(self, context: int, batch: int, gpu: int) -> dict[str, Any]:
+        """How the cache of a GPU comes about: layers, cells and bytes of one, and states of every sequence."""
+        total: Any = 0
+        for number, (entry, layers) in enumerate(self._by_place[gpu], 1):
+            count, mark = Dim(layers, f"layers_{number}"), f"_{number}"
+            if entry.kind == "state":
+                total = total + count * 4 * Dim(entry.keys, f"state{mark}") * Dim(batch, "sequences")
+            elif entry.per != "encoder_token":
+                cells = Dim(self.cells(entry.window, context, batch), f"cells{mark}")
+                total = total + count * cells * Dim(self._cell_bytes(entry), f"cell_bytes{mark}")
+        return {"kv_bytes": total}
 
     def tokens(self, _context: int) -> int | None:
         """The longest single sequence that fits; None where the cache does not grow."""

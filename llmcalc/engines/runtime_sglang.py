@@ -5,12 +5,12 @@ The pool is what is free once the weights stand, less the part of what was free 
 each running request a slot of recurrent state, with one to spare.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from llmcalc.engines import ranks
 from llmcalc.engines.fit import Load
 from llmcalc.engines.runtimes import Case, check_heads, held, known, kv_rank_bytes, state_bytes
-from llmcalc.quantity import ceil_div
+from llmcalc.quantity import Dim, ceil_div
 from llmcalc.units import MiB
 
 
@@ -102,6 +102,20 @@ class SglangPlan:
         encoder = self.case.blueprint.encoder_tokens(self.case.settings.encoder_context, context)
         tokens = requests * max(context, encoder)
         return [Load(s.weight_bytes, self.cache_bytes(s, tokens, requests), self.apart, self.overhead) for s in self.stages]
+
+    def formulas(self, context: int, batch: int, gpu: int) -> dict[str, Any]:
+        """How the figures of a stage come about."""
+        stage, requests = self.stages[gpu], ceil_div(batch, self.replicas)
+        tokens = Dim(
+            requests * max(context, self.case.blueprint.encoder_tokens(self.case.settings.encoder_context, context)), "tokens"
+        )
+        cached = tokens * Dim(stage.full, "bytes_per_token")
+        if stage.windowed:
+            share = Dim(self.case.runtime.rules.window_share_percent, "window_share")
+            cached += ceil_div(share * tokens, 100) * Dim(stage.windowed, "bytes_per_window_token")
+        if stage.state:
+            cached += (Dim(requests, "requests") + 1) * Dim(stage.state, "state_bytes")
+        return {"kv_bytes": cached, "activation_bytes": Dim(self.free, "free") - Dim(self.free - self.apart, "static")}
 
     def pool_bytes(self, stage: Stage) -> int:
         """What is left for the cache on a rank."""

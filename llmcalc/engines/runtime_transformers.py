@@ -4,6 +4,8 @@ Weights and cache are those of ``fit``; what differs is the working set, since `
 and that a process holds no more than its CUDA context and workspaces besides.
 """
 
+from typing import Any
+
 from llmcalc.engines.demand import Demand
 from llmcalc.engines.fit import Load, held_by, longest, spread
 from llmcalc.engines.runtimes import Case
@@ -30,6 +32,10 @@ class TransformersPlan:
         working, overhead = self.demand.working_bytes(context, batch), self.demand.reserve
         parts = spread(self.demand.unit_bytes(context, batch), self.gpus)
         return [Load(*held_by(self.demand, part, context, batch), working, overhead) for part in parts]
+
+    def formulas(self, _context: int, _batch: int, _gpu: int) -> dict[str, Any]:
+        """None beside those of ``fit``."""
+        return {}
 
     def tokens(self, _context: int) -> int | None:
         """The longest single sequence that fits; None where the cache does not grow."""

@@ -5,13 +5,13 @@ than half as much more), and one size of page: layers that cache less per token 
 to a page (vLLM documentation, docs/design/hybrid_kv_cache_manager.md; v1/core/kv_cache_utils.py).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from llmcalc.engines import ranks
 from llmcalc.engines.fit import Load
 from llmcalc.engines.runtime_model import Entry, Known
 from llmcalc.engines.runtimes import Case, check_heads, held, known, kv_rank_bytes, state_bytes
-from llmcalc.quantity import ceil_div
+from llmcalc.quantity import Dim, ceil_div
 
 # Attention kernels take blocks of multiples of so many tokens.
 KERNEL_TOKENS = 16
@@ -125,21 +125,27 @@ class VllmPlan:
         large = case.card.large
         self.prompt = case.settings.prompt_tokens or (rules.prompt_tokens_large if large else rules.prompt_tokens)
         self.sequences = case.settings.sequences or (rules.sequences_large if large else rules.sequences)
-        self.overhead = rules.process_bytes + (rules.peer_bytes if split.gpus > 1 else 0)
-        self.overhead += rules.graph_bytes if rules.graphs_in_budget else 0
+        self.kept = Dim(rules.process_bytes, "process")
+        if split.gpus > 1:
+            self.kept += Dim(rules.peer_bytes, "peers")
+        if rules.graphs_in_budget:
+            self.kept += Dim(rules.graph_bytes, "graphs")
+        self.overhead = int(self.kept)
         asked = case.settings.utilization
         self.budget = int(case.card.bytes * ((rules.utilization_percent or 100) / 100 if asked is None else asked))
         self.available = self.budget
         pool = case.settings.pool_bytes
         if pool is not None:
-            self.available = max(stage.weight_bytes for stage in self.stages) + self.activation_bytes(1) + self.overhead + pool
+            self.available = max(s.weight_bytes for s in self.stages) + int(self.activation_bytes(1)) + self.overhead + pool
 
-    def activation_bytes(self, batch: int) -> int:
-        """The profiled peak: the widest layer over a full step of prompts, or the sampler over all sequences."""
-        step = self.prompt
-        hidden = 2 * step * self.model.hidden
-        sampled = self.rules.logit_bytes * max(self.sequences, batch) * self.model.vocabulary
-        return int(max(step * self.model.widest(self.case.split.tp), hidden + sampled))
+    def activation_bytes(self, batch: int) -> Any:
+        """The profiled peak, with its formula: the widest layer over a full step of prompts, or the sampler over all sequences."""
+        step, sequences = Dim(self.prompt, "tokens"), Dim(max(self.sequences, batch), "sequences")
+        layer = step * Dim(self.model.widest(self.case.split.tp), "widest_bytes")
+        if not self.model.vocabulary:
+            return layer
+        sampler = Dim(self.rules.logit_bytes, "logit_bytes") * sequences * Dim(self.model.vocabulary, "V")
+        return max(layer, 2 * step * Dim(self.model.hidden, "h") + sampler, key=int)
 
     def request_blocks(self, stage: Stage, context: int) -> int:
         """Blocks of a request on a stage."""
@@ -149,18 +155,27 @@ class VllmPlan:
     def loads(self, context: int, batch: int) -> list[Load]:
         """Bytes on a rank of each pipeline stage."""
         share = ceil_div(batch, self.replicas)
-        active = self.activation_bytes(share)
+        active = int(self.activation_bytes(share))
         found = []
         for stage in self.stages:
             cached = share * self.request_blocks(stage, context) * stage.pages.bytes if stage.pages else 0
             found.append(Load(stage.weight_bytes, cached, active, self.overhead))
         return found
 
+    def formulas(self, context: int, batch: int, gpu: int) -> dict[str, Any]:
+        """How the figures of a stage come about."""
+        share, stage = ceil_div(batch, self.replicas), self.stages[gpu]
+        found = {"activation_bytes": self.activation_bytes(share), "overhead_bytes": self.kept}
+        if stage.pages:
+            blocks = Dim(self.request_blocks(stage, context), "blocks")
+            found["kv_bytes"] = Dim(share, "requests") * blocks * Dim(stage.pages.bytes, "block_bytes")
+        return found
+
     def pool_bytes(self, stage: Stage) -> int:
         """What is left for the cache on a rank."""
         if self.case.settings.pool_bytes is not None:
             return self.case.settings.pool_bytes
-        return max(0, self.budget - stage.weight_bytes - self.activation_bytes(1) - self.overhead)
+        return max(0, self.budget - stage.weight_bytes - int(self.activation_bytes(1)) - self.overhead)
 
     def token_bytes(self) -> int:
         """What one more token of a long request takes on a rank; None of it for windows and states."""

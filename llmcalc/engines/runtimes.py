@@ -4,7 +4,7 @@ A runtime's plan says what stands on each GPU at a context and a batch; ``engine
 and operations of a blueprint, never its name.
 """
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from llmcalc.blueprint.parts import Blueprint
 from llmcalc.engines import kv, ranks
@@ -150,6 +150,10 @@ class Plan(Protocol):
 
     def loads(self, context: int, batch: int) -> list[Load]:
         """Bytes on each GPU that differs from the others."""
+        ...
+
+    def formulas(self, context: int, batch: int, gpu: int, /) -> dict[str, Any]:
+        """How the figures of one of these GPUs come about, by key of ``Load``, where one line says it."""
         ...
 
     def tokens(self, context: int, /) -> int | None:

@@ -13,7 +13,7 @@ from llmcalc.engines.runtime_transformers import TransformersPlan
 from llmcalc.engines.runtime_vllm import VllmPlan
 from llmcalc.engines.runtimes import Case, Plan, Split
 from llmcalc.errors import UsageError
-from llmcalc.quantity import Quantity
+from llmcalc.quantity import Kind, Quantity
 
 PLANS: dict[str, Callable[[Case], Plan]] = {
     "paged": VllmPlan, "static": SglangPlan, "cells": LlamaCppPlan, "eager": TransformersPlan,
@@ -115,23 +115,27 @@ def fewest(case: Case, context: int, batch: int) -> int | None:
     return None
 
 
-def explain(case: Case, answer: Served) -> Quantity:
+SAID = {
+    "weight_bytes": "weights of one GPU, with what the runtime pads",
+    "kv_bytes": "cache of one GPU as the runtime lays it out",
+    "activation_bytes": "working memory that the runtime sets apart",
+    "overhead_bytes": "CUDA context, communication, graphs",
+}
+
+
+def explain(case: Case, context: int, batch: int) -> Quantity:
     """What is required on the GPU that decides, as a tree."""
-    load, error = answer.load, case.runtime.errors
-    where = f"{case.runtime.label}: {'; '.join(case.runtime.sources)}"
-
-    def part(label: str, value: int, said: str, *, certain: bool) -> Quantity:
+    made = plan(case)
+    loads = made.loads(context, batch)
+    deciding = max(range(len(loads)), key=lambda index: loads[index].required_bytes)
+    formulas, error = made.formulas(context, batch, deciding), case.runtime.errors
+    parts = []
+    for label, value in loads[deciding]._asdict().items():
+        shown = formulas.get(label)
+        # A line that leaves something out (an encoder's cache) is not shown.
+        shown = shown if shown is not None and int(shown) == value else value
+        kind: Kind = "modelled" if label in ("weight_bytes", "kv_bytes") else "estimated"
         note = f"median error against logs {error[label]:g}%" if label in error else ""
-        return Quantity(label, value, "bytes", kind="modelled" if certain else "estimated", source=said, note=note)
-
-    return Quantity.sum(
-        "required_bytes",
-        "bytes",
-        [
-            part("weight_bytes", load.weight_bytes, "weights of one GPU, with what the runtime pads", certain=True),
-            part("kv_bytes", load.kv_bytes, "cache of one GPU as the runtime lays it out", certain=True),
-            part("activation_bytes", load.activation_bytes, "working memory that the runtime sets apart", certain=False),
-            part("overhead_bytes", load.overhead_bytes, "CUDA context, communication, graphs", certain=False),
-        ],
-        source=where,
-    )
+        parts.append(Quantity.of(label, shown, "bytes", kind=kind, source=SAID[label], note=note))
+    where = f"{case.runtime.label}: {'; '.join(case.runtime.sources)}"
+    return Quantity.sum("required_bytes", "bytes", parts, source=where)
