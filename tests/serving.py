@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from llmcalc import resolve
 from llmcalc.engines.runtime_llamacpp import HOST, LlamaCppPlan
 from llmcalc.engines.runtime_sglang import SglangPlan
+from llmcalc.engines.runtime_transformers import TransformersPlan
 from llmcalc.engines.runtime_vllm import VllmPlan
 from llmcalc.engines.runtimes import Card, Case, Settings, Split
 from llmcalc.units import GiB, MiB
@@ -63,7 +64,7 @@ def case(row: dict[str, Any], **settings: Any) -> Case:
     """A row as a question."""
     found, quant = model(row["ours"]), row.get("our_quant")
     version = row.get("vllm_version", "").removeprefix("v")
-    name = {"vllm": "vllm", "sglang": "sglang", "llamacpp": "llama.cpp"}[row["kind"]]
+    name = {"llamacpp": "llama.cpp"}.get(row["kind"], row["kind"])
     runtime = resolve.runtime(name + (f"@{version}" if version else FORMS.get(row.get("kv_form", ""), "")))
     if row.get("enforce_eager"):
         runtime = runtime._replace(rules=runtime.rules._replace(graphs_in_budget=False))
@@ -139,9 +140,17 @@ def of_llamacpp(row: dict[str, Any]) -> list[Figure]:
     return found
 
 
+def of_transformers(row: dict[str, Any]) -> list[Figure]:
+    """The sum of torch's peaks on all GPUs: weights, cache at the end, and the prompt's working set on each."""
+    plan = TransformersPlan(case(row)._replace(split=Split(pp=row["gpus"])))
+    last, first = plan.loads(row["input_len"] + row["output_len"], row["batch"]), plan.loads(row["input_len"], row["batch"])
+    ours = sum(load.weight_bytes + load.kv_bytes for load in last) + sum(load.activation_bytes for load in first)
+    return [Figure(row["id"], "peak", ours / GiB, row["measured"]["peak_gib"])]
+
+
 def figures() -> list[Figure]:
     """Every comparison that the rows are fit for."""
-    made = {"vllm": of_vllm, "sglang": of_sglang, "llamacpp": of_llamacpp}
+    made = {"vllm": of_vllm, "sglang": of_sglang, "llamacpp": of_llamacpp, "transformers": of_transformers}
     return [figure for row in ROWS for figure in made[row["kind"]](row)]
 
 
