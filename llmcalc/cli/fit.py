@@ -109,7 +109,7 @@ def fit(
     Exit 1 if a named model does not fit, or --solve finds nothing.
     """
     from llmcalc import resolve
-    from llmcalc.cli import fit_rows, fit_solve, fit_tables
+    from llmcalc.cli import fit_rows, fit_tables
     from llmcalc.errors import UsageError
     from llmcalc.report.document import Document
     from llmcalc.report.render import render
@@ -133,6 +133,8 @@ def fit(
     if solve == "quant" and quant is not None:
         raise UsageError("--solve quant looks for the quantisation; leave --quant out")
     if solve:
+        from llmcalc.cli import fit_solve
+
         rows, notes = fit_solve.solved(question, solve, chosen, cards, named=named)
     else:
         rows, notes = fit_rows.rows(question, chosen, cards, named=named)

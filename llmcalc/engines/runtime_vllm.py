@@ -51,7 +51,7 @@ class Pages(NamedTuple):
         return held
 
 
-def _kind(entries: list[Entry], case: Case, own: str) -> Kind | None:
+def _kind(entries: tuple[Entry, ...], case: Case, own: str) -> Kind | None:
     """What a layer caches, as one kind. None where it caches nothing."""
     tp, settings = case.split.tp, case.settings
     states = [state_bytes(entry, own, tp) for entry in entries if entry.kind == "state"]
@@ -119,7 +119,9 @@ class VllmPlan:
         weights, absorbed = held(case, model), absorbed_bytes(model, split.tp)
         self.stages = []
         for start, stop in ranks.stages(model.depth, split.pp):
-            kinds = [kind for layer in model.stage_entries(start, stop) if (kind := _kind(layer, case, model.dtype)) is not None]
+            layers = [tuple(layer) for layer in model.stage_entries(start, stop)]
+            alike = {layer: _kind(layer, case, model.dtype) for layer in set(layers)}
+            kinds = [kind for layer in layers if (kind := alike[layer]) is not None]
             weight = weights.stage(start, stop, tied=model.tied) + model.rope_bytes + absorbed * (stop - start)
             self.stages.append(Stage(weight, pages_of(kinds, rules.block)))
         large = case.card.large
@@ -136,16 +138,22 @@ class VllmPlan:
         self.available = self.budget
         pool = case.settings.pool_bytes
         if pool is not None:
-            self.available = max(s.weight_bytes for s in self.stages) + int(self.activation_bytes(1)) + self.overhead + pool
+            self.available = max(s.weight_bytes for s in self.stages) + self.activation_bytes(1) + self.overhead + pool
 
-    def activation_bytes(self, batch: int) -> Any:
-        """The profiled peak, with its formula: the widest layer over a full step of prompts, or the sampler over all sequences."""
+    def activation_bytes(self, batch: int) -> int:
+        """The profiled peak: the widest layer over a full step of prompts, or the sampler over all sequences."""
+        layer = self.prompt * self.model.widest(self.case.split.tp)
+        sampler = self.rules.logit_bytes * max(self.sequences, batch) * self.model.vocabulary
+        return max(layer, 2 * self.prompt * self.model.hidden + sampler if sampler else 0)
+
+    def _activation(self, batch: int) -> Any:
+        """The same with its formula."""
         step, sequences = Dim(self.prompt, "tokens"), Dim(max(self.sequences, batch), "sequences")
         layer = step * Dim(self.model.widest(self.case.split.tp), "widest_bytes")
-        if not self.model.vocabulary:
+        if int(layer) == self.activation_bytes(batch):
             return layer
         sampler = Dim(self.rules.logit_bytes, "logit_bytes") * sequences * Dim(self.model.vocabulary, "V")
-        return max(layer, 2 * step * Dim(self.model.hidden, "h") + sampler, key=int)
+        return 2 * step * Dim(self.model.hidden, "h") + sampler
 
     def request_blocks(self, stage: Stage, context: int) -> int:
         """Blocks of a request on a stage."""
@@ -155,7 +163,7 @@ class VllmPlan:
     def loads(self, context: int, batch: int) -> list[Load]:
         """Bytes on a rank of each pipeline stage."""
         share = ceil_div(batch, self.replicas)
-        active = int(self.activation_bytes(share))
+        active = self.activation_bytes(share)
         found = []
         for stage in self.stages:
             cached = share * self.request_blocks(stage, context) * stage.pages.bytes if stage.pages else 0
@@ -165,7 +173,7 @@ class VllmPlan:
     def formulas(self, context: int, batch: int, gpu: int) -> dict[str, Any]:
         """How the figures of a stage come about."""
         share, stage = ceil_div(batch, self.replicas), self.stages[gpu]
-        found = {"activation_bytes": self.activation_bytes(share), "overhead_bytes": self.kept}
+        found = {"activation_bytes": self._activation(share), "overhead_bytes": self.kept}
         if stage.pages:
             blocks = Dim(self.request_blocks(stage, context), "blocks")
             found["kv_bytes"] = Dim(share, "requests") * blocks * Dim(stage.pages.bytes, "block_bytes")
@@ -175,7 +183,7 @@ class VllmPlan:
         """What is left for the cache on a rank."""
         if self.case.settings.pool_bytes is not None:
             return self.case.settings.pool_bytes
-        return max(0, self.budget - stage.weight_bytes - int(self.activation_bytes(1)) - self.overhead)
+        return max(0, self.budget - stage.weight_bytes - self.activation_bytes(1) - self.overhead)
 
     def token_bytes(self) -> int:
         """What one more token of a long request takes on a rank; None of it for windows and states."""
