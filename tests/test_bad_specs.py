@@ -881,14 +881,14 @@ def impossible(draw: Draw, kind: str, data: dict[str, Any]) -> Mistake | None:
 
 
 def kv_heads(data: dict[str, Any]) -> Fields | None:
-    if "mla" in data or "heads" not in data:
+    if "mla" in data or "heads" not in data or "kinds" in data:
         return None
     data["kv_heads"] = data["heads"] + 1
     return ends("kv_heads")
 
 
 def heads(data: dict[str, Any]) -> Fields | None:
-    if "mla" in data or "head_dim" in data or "heads" not in data:
+    if "mla" in data or "head_dim" in data or "heads" not in data or "kinds" in data:
         return None
     data["heads"] = data["hidden"] + 1
     return ends("heads", "kv_heads")
@@ -943,7 +943,7 @@ def encoder(data: dict[str, Any]) -> Fields | None:
 
 
 def patch(data: dict[str, Any]) -> Fields | None:
-    if "vision" not in data:
+    if "image" not in data.get("vision", {}):
         return None
     data["vision"]["patch"] = data["vision"]["image"] + 1
     return any_of("vision.patch")

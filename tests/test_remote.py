@@ -155,6 +155,14 @@ ROWS = [
         2 * 1000 * 640 + 640 + 4 * (2 * 640**2 + 2 * 2 * 64 * 640 + 3 * 640 * 1024 + 640), 4 * 2 * 2 * 2 * 64, "parts"),
     Row("deci", llama("deci", 256, 512, 3, 8, 512, num_key_value_heads_per_layer=[4, 2, 1]),
         2 * 512 * 256 + 256 + 3 * (2 * 256**2 + 3 * 256 * 512 + 2 * 256) + 2 * 7 * 32 * 256, 4 * 7 * 32, "parts"),
+    Row("minimax-text-01",
+        llama("minimax_text_01", 6144, 9216, 80, 64, 200064, num_key_value_heads=8, head_dim=128, num_local_experts=32,
+              num_experts_per_tok=2, attn_type_list=([0] * 7 + [1]) * 10, shared_intermediate_size=0, tie_word_embeddings=False),
+        456_089_655_296, 40_960, "card"),
+    Row("mamba-130m", {"d_model": 768, "n_layer": 24, "vocab_size": 50277, "ssm_cfg": {}, "rms_norm": True,
+                       "pad_vocab_size_multiple": 8}, 129_135_360, 0, "card"),
+    Row("mamba2-130m", {"d_model": 768, "n_layer": 24, "vocab_size": 50277, "ssm_cfg": {"layer": "Mamba2"}, "attn_layer_idx": [],
+                        "d_intermediate": 0, "pad_vocab_size_multiple": 16}, 128_989_632, 0, "card"),
     # FFN dims: 2 x 2.0 x 256 / 3 up to a multiple of 256, and 300; a layer without a part has no norm for it either.
     Row("nemotron-nas", NAS, 2 * 512 * 256 + 256 + (2 * 256**2 + 2 * 64 * 256 + 256 + 3 * 256 * 512 + 256)
         + (3 * 256 * 300 + 256) + (2 * 256**2 + 2 * 32 * 256 + 256), 4 * (2 + 1) * 32, "parts"),
@@ -173,9 +181,9 @@ def test_counts(row: Row) -> None:
 
 def test_every_type_has_a_row() -> None:
     remote = {name for module in ("remote", "remote_more") for name in families.MODULES[module].split()}
-    # Read as PLAIN is, or through the family of a type that transformers has.
-    alike = {"aquila", "xverse", "btlm", "minimax_text_01", "minimax_m1", "mamba_ssm"}
-    assert remote - alike == {row.config["model_type"] for row in ROWS} & remote
+    # Read by the same function as one that has a row.
+    alike = {"aquila", "xverse", "btlm", "minimax_m1"}
+    assert remote - alike == {row.config.get("model_type", "mamba_ssm") for row in ROWS} & remote
 
 
 def test_active_experts() -> None:

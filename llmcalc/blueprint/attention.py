@@ -69,8 +69,7 @@ def self_attention(draft: Draft, at: Place, spec: Attention, norm: Norm, h: Dim,
         for name in ("lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2"):
             draft.weight(at, name, PART, "bias", (d,))
     # A differential attention runs once for each half of the value heads.
-    times = 2 if spec.differential else 1
-    draft.op(at, "scores", PART, "attention", scored, "mixed", a * v, heads=times * a if times > 1 else a, qk=d, v=v,
+    draft.op(at, "scores", PART, "attention", scored, "mixed", a * v, heads=2 * a if spec.differential else a, qk=d, v=v,
              window=_window(spec), causal=spec.causal, chunked=spec.chunked)  # fmt: skip
     if spec.causal and spec.reuses_kv == "none":
         width = 2 * k * d if v is d else k * (d + v)

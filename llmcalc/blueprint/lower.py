@@ -106,7 +106,15 @@ class _Layers:
             self.draft.caches.append(cache)
         if layer.shared_blocks:
             self.shared()
-            return
+        else:
+            self.blocks()
+        made = [f"{tensor.name}_out" for tensor in layer.further if tensor.times]
+        if made:
+            self.draft.op(at, "further", "other", "add", ("x", *made), "x", self.h)
+
+    def blocks(self) -> None:
+        """Mixers, cross-attention and FFN one after the other, or side by side."""
+        layer, at = self.layer, self.at
         wrote = self.mixers()
         side_by_side = layer.parallel != "none"
         if wrote and not (side_by_side and layer.ffn is not None):

@@ -164,7 +164,8 @@ class Blueprint(NamedTuple):
     """A model, lowered: everything an engine may know of it.
 
     ``generates``: one token after the other, from a cache. ``patches`` and ``image_tokens`` are of one image, 0 without
-    a vision tower. ``unknown_cache`` says why the cache cannot be told, where it cannot.
+    a vision tower. ``unknown_cache`` says why the cache cannot be told, where it cannot. ``fused`` are roles that the files keep
+    several weights under (qkv), where files are known.
     """
 
     name: str
@@ -180,12 +181,16 @@ class Blueprint(NamedTuple):
     patches: int
     image_tokens: int
     unknown_cache: str = ""
+    fused: tuple[str, ...] = ()
 
     def encoder_tokens(self, asked: int | None, context: int) -> int:
-        """What the encoder beside a decoder reads: as asked, else as much as the decoder has; 0 without one."""
-        if not self.has_encoder:
-            return 0
-        return context if asked is None else asked
+        """What the encoder beside a decoder reads: as asked, else as much as the decoder has.
+
+        A decoder that attends to images (Llama 3.2 Vision) has as many of their tokens as asked, else none; all others 0.
+        """
+        if self.has_encoder:
+            return context if asked is None else asked
+        return asked or 0 if any(cache.per == "encoder_token" for cache in self.caches) else 0
 
 
 def without_formulas(blueprint: Blueprint) -> Blueprint:

@@ -134,7 +134,7 @@ def _fields(m: Model) -> dict[str, str]:
 
 
 def _said(record: Any) -> dict[str, Any]:
-    """What a record says, nested records as mappings."""
+    """What a record says beyond the format's defaults, nested records as mappings."""
 
     def plain(value: Any) -> Any:
         if hasattr(value, "__dict__"):
@@ -143,4 +143,6 @@ def _said(record: Any) -> dict[str, Any]:
             return {key: plain(item) for key, item in value.items()}
         return [plain(item) for item in value] if isinstance(value, list) else value
 
-    return {key: plain(value) for key, value in vars(record).items() if key not in ABOUT and value is not None}
+    # A validated record holds its class's defaults (type: decoder), one of the catalogue only what its file says.
+    said = {key: value for key, value in vars(record).items() if value != getattr(type(record), key, None)}
+    return {key: plain(value) for key, value in said.items() if key not in ABOUT}

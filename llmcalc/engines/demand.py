@@ -9,6 +9,7 @@ from llmcalc.blueprint.parts import Blueprint, product, without_formulas
 from llmcalc.engines import kv
 from llmcalc.engines.curves import Curve
 from llmcalc.engines.weights import Method, assign, share_bytes
+from llmcalc.errors import NoAnswer
 from llmcalc.quantity import Dim, least
 from llmcalc.units import GiB
 
@@ -39,7 +40,9 @@ class WorkingSet(NamedTuple):
 
 
 def working_set(blueprint: Blueprint) -> WorkingSet:
-    """The widest operation of a model's layers."""
+    """The widest operation of a model's layers. Raises NoAnswer for a blueprint of which tensors alone are known."""
+    if not blueprint.ops:
+        raise NoAnswer(f"{blueprint.name}: the operations are not known: {blueprint.unknown_cache or 'only its weights are'}")
     inner = [op for op in blueprint.ops if op.kind == "matmul" and op.layers and op.rows not in ("patch", "pass")]
     widest = max(inner, key=lambda op: int(op.repeats) * (int(op.inner) + int(op.width)))
     heads = [op for op in blueprint.ops if op.rows == "logit" and op.part == "lm_head"]

@@ -33,12 +33,14 @@ class Entry(NamedTuple):
 class Known:
     """What plans ask of a model under a quantisation, worked out once however many GPUs and splits are asked about.
 
-    Raises NoAnswer where its cache is not known.
+    Raises NoAnswer where its cache or its operations are not known.
     """
 
     def __init__(self, blueprint: Blueprint, method: Method, dtype: str) -> None:
         if blueprint.unknown_cache:
             raise NoAnswer(f"{blueprint.name}: the cache is not known: {blueprint.unknown_cache}")
+        if not blueprint.ops:
+            raise NoAnswer(f"{blueprint.name}: the operations are not known, only its weights are")
         self.blueprint, self.method, self.dtype = without_formulas(blueprint), method, dtype or blueprint.dtype
         self.hidden, self.depth = int(blueprint.stacks[-1].hidden), blueprint.stacks[-1].depth
         self.shares = assign(self.blueprint, method)

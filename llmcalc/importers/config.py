@@ -131,6 +131,21 @@ class Config:
             raise self._wrong(key, value, f"whole numbers from 0 to {MAX_COUNT:,}")
         return value[:depth]
 
+    def per_layer(self, depth: int, allowed: tuple[str, ...]) -> dict[int, dict[str, int]]:
+        """What ``per_layer_config`` says otherwise of single layers: index -> counts by their keys. Raises SpecError."""
+        value, found = self.get("per_layer_config", {}), {}
+        if not isinstance(value, Mapping):
+            raise self._wrong("per_layer_config", value, "a mapping of layers")
+        for index, said in value.items():
+            if not str(index).isdecimal() or len(str(index)) > 6 or int(index) >= depth or not isinstance(said, Mapping):
+                raise self.error("per_layer_config", f"{str(index)[:40]!r}: allowed: a layer below {depth} and a mapping")
+            own = Config(said, "", self.source, f"{self.prefix}per_layer_config.{index}.")
+            strange = [key for key in said if key not in allowed]
+            if strange:
+                raise own.error(str(strange[0])[:40], f"not understood; allowed: {', '.join(allowed)}")
+            found[int(index)] = {key: own.count(key) for key in said}
+        return found
+
     def chosen(self, key: str) -> list[int]:
         """A list of whole numbers (layer indices), empty where the config has none."""
         value = self.get(key, [])

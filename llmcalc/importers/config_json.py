@@ -85,7 +85,8 @@ def task_of(c: Config) -> Task:
             hint = f"; did you mean {near[0]}?" if near else f"; known for {c.model_type}: {', '.join(known)}"
             raise UnknownArchitecture(f"{c.source.name}: architectures: {said[0]!r} is no model class that is known here{hint}")
         return Task(uses[0] if uses else str(suffix), said[0], _labels(c))
-    order = ["ForSeq2SeqLM", "ForSpeechSeq2Seq", "ForCausalLM", "ForImageTextToText", "ForMultimodalLM", "Model"]
+    # A model that sees or hears is published whole.
+    order = ["ForSeq2SeqLM", "ForSpeechSeq2Seq", "ForImageTextToText", "ForMultimodalLM", "ForCausalLM", "Model"]
     if "ForMaskedLM" in classes and not c.flag("is_decoder") and not c.flag("is_encoder_decoder"):
         order = ["Model"]
     name = next((use for use in order if use in classes), "ForCausalLM")
@@ -129,7 +130,8 @@ def _finished(spec: Spec, task: Task) -> Spec:
             spec["head"] = False
             if task.name in CLASSIFIERS:
                 spec["outside"] = [*spec.get("outside", []), *_classifier(task, spec["hidden"])]
-    return {key: value for key, value in spec.items() if value is not False or key not in ("tied_head", "head_bias")}
+    headless = spec.get("head") is False
+    return {key: value for key, value in spec.items() if key not in ("tied_head", "head_bias") or (value and not headless)}
 
 
 def from_config(data: Any, source: Source, *, hub: str | None = None) -> Imported:

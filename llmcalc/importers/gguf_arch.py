@@ -86,13 +86,13 @@ ARCHITECTURES: dict[str, Arch] = {
     **_alike("t5 t5encoder", Arch(activation="relu", positions="relative")),
 }  # fmt: skip
 
-# What llama.cpp adds to a model: tables it could compute. They are nobody's parameters.
-ADDED = ("rope_freqs", "rope_factors_long", "rope_factors_short", "attn_rot_embd")
+# What is nobody's parameter: tables that llama.cpp could compute, and Gemma 4's scales, which transformers keeps as buffers.
+ADDED = ("rope_freqs", "rope_factors_long", "rope_factors_short", "attn_rot_embd", "layer_output_scale")
 
 # Further tensors of a layer: name in the file -> role and part. Matrices are multiplied by once per token.
 FURTHER = {
     "attn_sub_norm": ("attention_sub_norm", "norm"), "ffn_sub_norm": ("ffn_sub_norm", "norm"),
-    "ffn_norm_exps": ("experts_norm", "norm"), "layer_output_scale": ("layer_output_scale", "other"),
+    "ffn_norm_exps": ("experts_norm", "norm"),
     "pre_ffw_norm_2": ("ffn_norm_experts_in", "norm"), "post_ffw_norm_1": ("ffn_norm_dense_out", "norm"),
     "post_ffw_norm_2": ("ffn_norm_experts_out", "norm"), "inp_gate": ("layer_input_gate", "other"),
     "proj": ("layer_input", "other"), "post_norm": ("layer_input_norm", "norm"), "altup_correct_scale": ("altup_scale", "other"),

@@ -26,7 +26,7 @@ def _norms(t: Layer, heads: int, dim: int) -> Spec:
     """Norms of queries and keys: one gain for every head, one for each, or one over all."""
     if not t.has("attn_q_norm"):
         return {}
-    elements, shape = t.elements("attn_q_norm"), t.tensors["attn_q_norm"].shape
+    elements, shape = t.elements("attn_q_norm"), t.whole("attn_q_norm")
     biased = t.has("attn_q_norm.bias")
     if not t.has("attn_k_norm"):
         # Keys of an earlier layer come normalised.
@@ -116,7 +116,7 @@ def feed_forward(t: Layer) -> Spec:
     if fused and "up" in biases:
         biases.append("gate")
     if not t.has("ffn_gate_inp"):
-        return {"ffn": dense, "gated": gated if dense else None, "biases": biases}
+        return {"ffn": dense, "gated": False if dense and not gated else None, "biases": biases}
     experts, out, width = t.shape("ffn_down_exps", 3)
     router = t.shape("ffn_gate_inp")[0]
     if router < experts:
@@ -132,11 +132,11 @@ def feed_forward(t: Layer) -> Spec:
         "correction_bias": t.model.arch.correction if t.any("exp_probs_b.bias", "exp_probs_b") else None,
         "dense": dense or None,
         "latent": out if t.has("ffn_latent_down") else None,
-        "gated": None if of_experts else False,
+        "gated": of_experts if dense and of_experts != gated else None,
         "idle": router - experts or None,
     }
     biases += [name for name, tensor in (("router", "ffn_gate_inp.bias"), ("experts", "ffn_down_exps.bias")) if t.has(tensor)]
-    return {"moe": trimmed(moe), "gated": gated if dense else of_experts, "biases": biases}
+    return {"moe": trimmed(moe), "gated": None if (gated if dense else of_experts) else False, "biases": biases}
 
 
 def norms(t: Layer, *, mixes: bool, has_ffn: bool, encoder: bool) -> Spec:
@@ -175,10 +175,9 @@ def block(t: Layer, hidden: int) -> Spec:
     if shared and attends and "reuses_kv" not in attends and t.index >= t.model.depth() - shared:
         made["reuses_kv"] = "cache"
     further = [
-        extra(role, *shape, part=part, times=2 if name in TWICE else None)
+        extra(role, *t.whole(name), part=part, times=2 if name in TWICE else None)
         for name, (role, part) in FURTHER.items()
         if t.has(name)
-        for shape in [t.tensors[name].shape]
     ]
     if attends is None and t.has("attn_output") and mixer is None:
         # DeciLM replaces some attentions by one matrix.

@@ -60,6 +60,6 @@ def _kimi_delta(t: Layer) -> Spec:
     heads, width = t.elements("ssm_a"), t.shape("attn_output")[1]
     spec = {
         "type": "kimi-delta", "heads": heads, "head_dim": t.split("attn_output", width, heads, "heads"),
-        "rank": t.shape("ssm_f_a")[0], "conv": t.tensors["ssm_conv1d_q"].shape[-1], "chunk": t.model.arch.chunk,
+        "rank": t.shape("ssm_f_a")[0], "conv": t.whole("ssm_conv1d_q")[-1], "chunk": t.model.arch.chunk,
     }  # fmt: skip
     return trimmed(spec)

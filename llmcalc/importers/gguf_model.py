@@ -9,7 +9,7 @@ from llmcalc.errors import SpecError
 from llmcalc.importers.gguf_arch import Arch
 from llmcalc.importers.tensors import Checkpoint, Tensor, fault, shown
 
-MAX_COUNT, MAX_LAYERS = 10**8, 10_000
+MAX_COUNT, MAX_LAYERS = 10**8, 512  # llama.cpp's LLAMA_MAX_LAYERS
 # blk.3.attn_q.weight; T5 has two stacks, enc.blk and dec.blk. One tensor for each expert is how Mixtral was first converted.
 OF_LAYER = re.compile(r"((?:enc\.|dec\.)?blk)\.([0-9]{1,5})\.(.+)")
 OF_EXPERT = re.compile(r"(ffn_(?:gate|up|down))\.([0-9]{1,4})")
@@ -107,8 +107,16 @@ class Layer:
         return tensor.shape
 
     def elements(self, name: str) -> int:
-        """How many elements a tensor has, whatever its shape."""
-        return self.tensors[name].elements
+        """How many elements a tensor has, whatever its shape. Raises SpecError where there is none."""
+        found = self.tensors[name].elements if name in self.tensors else 0
+        if not found:
+            raise self.error(name, "missing or empty")
+        return found
+
+    def whole(self, name: str) -> tuple[int, ...]:
+        """A tensor's shape, whatever its dimensions; one number is a vector of one. Raises SpecError where there is none."""
+        self.elements(name)
+        return self.tensors[name].shape or (1,)
 
     def split(self, name: str, size: int, into: int, what: str) -> int:
         """``size`` of a tensor in ``into`` equal parts. Raises SpecError where that leaves a rest."""

@@ -45,8 +45,7 @@ def _slides(m: Model, depth: int, notes: list[str]) -> list[int | None]:
     if m.arch.chunked and window:
         # llama.cpp has the chunk's length fixed: the key can only switch it off.
         window = m.arch.window or window
-    # A window no shorter than the context is none (Phi-3.5).
-    if not window or (context and window >= context):
+    if not window:
         return [None] * depth
     pattern, period = m.metadata.get(m.key("attention.sliding_window_pattern")), m.arch.period
     if type(pattern) is tuple:
@@ -55,6 +54,9 @@ def _slides(m: Model, depth: int, notes: list[str]) -> list[int | None]:
         return [window if slides else None for slides in pattern[:depth]]
     if pattern is not None:
         period = m.count("attention.sliding_window_pattern")
+    if not period and context and window >= context:
+        # Where every layer has it, a window no shorter than the context is none (Phi-3.5).
+        return [None] * depth
     if period is None:
         notes.append(f"attention.sliding_window is {window}, and no pattern says in which layers; taken for all of them")
     if not period:
@@ -103,7 +105,7 @@ def _ends(m: Model, hidden: int) -> Spec:
         "vocab": outside["token_embd"].shape[0],
         "context": m.count("context_length", 0) or None,
         "positions": positions if positions != "rotary" else None,
-        "position_rows": learned.shape[0] if learned else None,
+        "position_rows": _rows(m, "position_embd"),
         "embedding_norm": ("token_embd_norm" in outside and arch.final_norm != "token_embd_norm") or None,
         "token_types": _rows(m, "token_types"),
         "final_norm": final,
@@ -127,7 +129,9 @@ def _further(m: Model) -> Iterator[Spec]:
         tensor = m.outside.get(name)
         if tensor is None:
             continue
-        shape, copies = (tensor.shape[1:], tensor.shape[0]) if len(tensor.shape) == 3 else (tensor.shape, None)
+        if not tensor.elements:
+            raise m.error(tensor.name, "empty")
+        shape, copies = (tensor.shape[1:], tensor.shape[0]) if len(tensor.shape) == 3 else (tensor.shape or (1,), None)
         times = 0 if name in NOT_MULTIPLIED else None
         yield extra(role, *shape, part=part, times=times, after=name in AFTER or None, copies=copies)
 
@@ -166,4 +170,6 @@ def from_gguf(checkpoint: Checkpoint) -> Imported:
         "outside": list(_further(m)),
         "native_quant": quant,
     }
+    if spec["final_norm"] == (spec.get("norm_placement") != "post"):
+        del spec["final_norm"]  # as unless said
     return Imported(trimmed(spec), tuple(notes))

@@ -14,7 +14,7 @@ from llmcalc.importers.stored_packing import FLOATS, Contents, Held, is_gguf, un
 from llmcalc.importers.tensors import Checkpoint, fault
 from llmcalc.quantity import Dim
 
-HEADS = ("lm_head", "embed_out", "output", "decoder", "output_projection", "head")
+HEADS = ("lm_head", "embed_out", "output", "decoder", "output_projection", "head", "proj_out")
 TABLES = ("embed_tokens", "shared", "word_embeddings", "wte", "tok_embeddings", "embed_in", "embedding", "token_embd", "embeddings")
 NO_CONFIG = "the file holds tensors only, no config; put config.json beside it"
 
@@ -40,18 +40,15 @@ def _copies(held: Iterable[Held], blueprint: Blueprint) -> set[str]:
     if table is None:
         return set()
     shape = tuple(map(int, table.shape))
-    owned = sum(tuple(map(int, w.shape)) == shape and not w.tied_to for w in tables)
+    alike = [h.name for h in held if h.shape == shape and layer_of(h.name) is None]
 
     def named(words: tuple[str, ...]) -> list[str]:
-        alike = (h.name for h in held if h.shape == shape and layer_of(h.name) is None)
         return [name for name in alike if name.removesuffix(".weight").rsplit(".", 1)[-1] in words]
 
-    held = list(held)
-    heads, rest = named(HEADS), sorted(named(TABLES), key=lambda name: (name.count("."), name))
-    surplus = max(len(heads) + len(rest) - owned, 0)
-    # The head is the copy where it is tied; else the longest names are, those inside of the stacks.
-    order = heads + rest[::-1] if any(w.role == "lm_head" and w.tied_to for w in tables) else rest[::-1] + heads
-    return set(order[:surplus])
+    owned = sum(w.role == "embedding" and not w.tied_to for w in tables)
+    # Of several tables those with the shortest names are meant, outside of the stacks.
+    inner = sorted(named(TABLES), key=lambda name: (name.count("."), name))[owned:]
+    return {*inner, *(named(HEADS) if any(w.role == "lm_head" and w.tied_to for w in tables) else ())}
 
 
 def _listed(amounts: dict[str, int]) -> str:
@@ -59,12 +56,12 @@ def _listed(amounts: dict[str, int]) -> str:
 
 
 def _words(contents: Contents, missing: int) -> tuple[list[Held], str]:
-    """32-bit words that hold 4 or 8 bits an element, as many as the config has it; none of both leaves it open."""
-    for bits in (4, 8, 2):
+    """32-bit words unpacked by the bits an element that give the config's count; where none do, it is left open."""
+    for bits in (4, 8, 2, 3, 6, 5):
         if sum(tensor.elements for tensor in contents.words) * 32 // bits == missing:
             name = f"INT{bits}"
             return [Held(t.name, (*t.shape[:-1], t.shape[-1] * 32 // bits), t.dtype, name) for t in contents.words], ""
-    return [], "32-bit words (weight_packed) that unpack to no count that the config predicts"
+    return [], "32-bit words that unpack to no count that the config predicts"
 
 
 def _dtype(held: Iterable[Held], blueprint: Blueprint, gguf: bool) -> str:
@@ -116,40 +113,49 @@ def compare(blueprint: Blueprint, checkpoint: Checkpoint) -> Comparison:
         why = f"integers of a packing that is not known ({', '.join(names[:4])})"
     notes += [f"set apart in the files, no parameters: {_listed(apart)}"] if apart else []
     notes += _packed(held, checkpoint)
-    blueprint = blueprint._replace(dtype=_dtype(held, blueprint, is_gguf(checkpoint)))
+    gguf = is_gguf(checkpoint)
+    fused = ("qkv",) if gguf and any(tensor.name.endswith(".attn_qkv.weight") for tensor in held) else ()
+    blueprint = blueprint._replace(dtype=_dtype(held, blueprint, gguf), fused=fused)
+    said = "metadata" if gguf else "config"
     if why:
-        return Comparison(blueprint, known, predicted, (*notes, f"the files hold {why}; counts are those that the config predicts"))
+        return Comparison(blueprint, known, predicted, (*notes, f"the files hold {why}; counts are those that the {said} predicts"))
     stored = sum(tensor.elements for tensor in held)
     difference = stored - predicted
     if not difference:
         return Comparison(
-            blueprint, stored, predicted, (*notes, f"the files hold the {stored:,} parameters that the config predicts")
+            blueprint, stored, predicted, (*notes, f"the files hold the {stored:,} parameters that the {said} predicts")
         )
-    notes.append(_difference(difference, held, blueprint))
+    notes.append(_difference(difference, held, blueprint, said))
     if difference > 0:
-        stack = blueprint.stacks[-1].name
-        further = Weight(f"{stack}.unexplained", "other", "unexplained", "table", (_plain(difference),), stack, (), ONE)
-        blueprint = blueprint._replace(weights=(*blueprint.weights, further))
+        blueprint = blueprint._replace(weights=(*blueprint.weights, _unexplained(difference, blueprint.stacks[-1].name)))
     return Comparison(blueprint, stored, predicted, tuple(notes))
 
 
-def _difference(difference: int, held: list[Held], blueprint: Blueprint) -> str:
-    """What the files hold more or less than the config predicts, and what it likely is."""
+def _unexplained(elements: int, stack: str) -> Weight:
+    """One weight of so many elements, in rows that a quantiser's blocks divide: most of what is further in files is matrices."""
+    row = min(elements & -elements, 4096)
+    shape = (_plain(elements // row), _plain(row)) if row > 1 else (_plain(elements),)
+    kind = "matrix" if len(shape) > 1 else "table"
+    return Weight(f"{stack}.unexplained", "other", "unexplained", kind, shape, stack, (), ONE)
+
+
+def _difference(difference: int, held: list[Held], blueprint: Blueprint, said: str) -> str:
+    """What the files hold more or less than config or metadata predict (``said`` which), and what it likely is."""
     if difference < 0:
         lacking = missing_layers(held, blueprint)
-        said = f"; they have no tensors of layers {', '.join(map(str, lacking[:8]))}" if lacking else ""
-        return f"the files lack {-difference:,} parameters that the config predicts{said}; counts are the config's"
+        which = f"; they have no tensors of layers {', '.join(map(str, lacking[:8]))}" if lacking else ""
+        return f"the files lack {-difference:,} parameters that the {said} predicts{which}; counts are the {said}'s"
     found = causes(held, blueprint)
-    text = f"the files hold {difference:,} parameters more than the config predicts, counted as unexplained"
+    text = f"the files hold {difference:,} parameters more than the {said} predicts, counted as unexplained"
     explained = sum(found.values())
     if found:
         text += f": {_listed(found)}"
     if explained < difference:
         groups = unmatched(held, blueprint)
         largest = ", ".join(f"{name} {count:,}" for name, count in groups[:4])
-        text += f"; largest that no weight of the config matches: {largest}" if groups else ""
+        text += f"; largest that no weight of the {said} matches: {largest}" if groups else ""
     elif explained > difference:
-        text += f"; of what the config predicts they lack {explained - difference:,}"
+        text += f"; of what the {said} predicts they lack {explained - difference:,}"
     return text
 
 

@@ -16,6 +16,10 @@ TOWERS = {
     "vision": ("vision", "visual", "vit", "image", "multi_modal_projector", "mm_projector", "mm"),
     "audio": ("audio", "speech", "wav2vec"),
 }  # fmt: skip
+# Weights that checkpoints often keep as one, the first of which names the group.
+FUSED = (
+    ("q", "k", "v"), ("q.bias", "k.bias", "v.bias"), ("gate", "up"), ("expert_gate", "expert_up"), ("shared_gate", "shared_up"),
+)  # fmt: skip
 PREDICTION = ("mtp", "nextn", "eh_proj", "enorm", "hnorm")
 WORDS = {
     "experts": ("experts", "exps"), "norm": ("norm", "layernorm", "ln", "rmsnorm"),
@@ -85,7 +89,7 @@ def _cause(name: str, depth: int, present: set[str]) -> str:
     if any("lora" in word for word in words):
         return "LoRA adapters"
     if layer is not None and layer >= depth:
-        return f"layers past the config's {depth} (multi-token prediction, most likely)"
+        return f"layers past the {depth} that are said (multi-token prediction, most likely)"
     if words & set(PREDICTION):
         return "multi-token prediction"
     return ""
@@ -97,15 +101,26 @@ def missing_layers(held: Iterable[Held], blueprint: Blueprint) -> list[int]:
     return [index for index in range(_depth(blueprint)) if index not in there] if there else []
 
 
+def _add(sizes: Counter[int], size: int, depth: int, copies: int) -> None:
+    """Tensors of this size there may be: one for each copy, or all copies in one."""
+    sizes[size] += depth * copies
+    if copies != 1:
+        sizes[size * copies] += depth
+
+
 def unmatched(held: Iterable[Held], blueprint: Blueprint) -> list[tuple[str, int]]:
-    """Groups of tensors whose size no weight of the blueprint has, largest first; experts may be stored as one."""
+    """Groups of tensors whose size no weight of the blueprint has, largest first; experts and what is fused may be one."""
     sizes: Counter[int] = Counter()
     for weight in blueprint.weights:
-        depth, size = int(weight.depth), int(weight.size)
         if not weight.tied_to:
-            sizes[size] += depth * int(weight.copies)
-            if weight.copies != 1:
-                sizes[size * int(weight.copies)] += depth
+            _add(sizes, int(weight.size), int(weight.depth), int(weight.copies))
+    by_name = {weight.name: weight for weight in blueprint.weights}
+    for weight in blueprint.weights:
+        for first, *others in FUSED:
+            beside = [by_name.get(f"{weight.name.removesuffix(first)}{other}") for other in others]
+            if weight.name.endswith(f".{first}") and all(beside):
+                size = int(weight.size) + sum(int(other.size) for other in beside if other is not None)
+                _add(sizes, size, int(weight.depth), int(weight.copies))
     counts: Counter[str] = Counter()
     depth, present = _depth(blueprint), {stack.name for stack in blueprint.stacks}
     for tensor in held:

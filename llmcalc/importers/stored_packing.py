@@ -1,9 +1,9 @@
 """From the tensors of a file to the parameters they hold: packed weights counted as what they unpack to, and apart from them
 all that is no parameter: masks and position tables, scales and zero points, integers.
 
-The packings are those of transformers' quantisers: GPTQ and AWQ (``qweight``), bitsandbytes (``quant_map``, ``SCB``),
-compressed-tensors (``weight_packed``), ModelOpt and BitNet (U8 beside ``weight_scale``), gpt-oss (``_blocks``); FP8 is one byte
-an element.
+The packings are those of transformers' quantisers and of MLX: GPTQ and AWQ (``qweight``), bitsandbytes (``quant_map``, ``SCB``),
+compressed-tensors (``weight_packed``), MLX (U32 beside ``scales``), ModelOpt and BitNet (U8 beside ``weight_scale``), gpt-oss
+(``_blocks``); FP8 is one byte an element.
 """
 
 from __future__ import annotations
@@ -21,14 +21,17 @@ COMPANIONS = (
     ".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map", ".quant_state.bitsandbytes__nf4",
     ".quant_state.bitsandbytes__fp4",
     ".input_scale", ".input_global_scale", ".output_scale", ".activation_scale", ".input_zero_point", ".SCB", ".weight_format",
-    ".scales", ".qzeros", ".g_idx",
+    ".scales", ".biases", ".qzeros", ".g_idx",
 )  # fmt: skip
 PACKED = ("", "_packed", "_blocks", ".weight", ".weight_packed", ".qweight")
 CACHE_SCALES = ("k_scale", "v_scale", "q_scale", "kv_scale", "prob_output_scale")
-# Last parts of names of tensors that transformers keeps as buffers.
+# Last parts of names, one or two, of tensors that transformers keeps as buffers.
 FLOAT_BUFFERS = {
     "inv_freq": "rotary tables", "original_inv_freq": "rotary tables", "cos_cached": "rotary tables", "sin_cached": "rotary tables",
     "freqs_cis": "rotary tables", "rope.freqs": "rotary tables", "masked_bias": "attention masks",
+    "layer_scalar": "layer scales", "act_fn.beta": "constants", "act_fn.eps": "constants",
+    "final_logits_bias": "constants", "diagonal_decay": "constants", "query_decay": "constants", "key_decay": "constants",
+    "slope_rate": "constants",
     "running_mean": "running statistics", "running_var": "running statistics",
 }  # fmt: skip
 INTEGER_BUFFERS = {"position_ids", "token_type_ids", "num_batches_tracked", "relative_position_index", "tid2eid", "version"}
@@ -55,7 +58,7 @@ class Held(NamedTuple):
 
 
 class Contents(NamedTuple):
-    """What a checkpoint holds. ``words`` are packed weights that could be 4 or 8 bits an element: rows of 32-bit words."""
+    """What a checkpoint holds. ``words`` are rows of 32-bit words, whose bits an element the file does not tell."""
 
     held: tuple[Held, ...]
     apart: dict[str, int]  # why -> elements
@@ -103,7 +106,7 @@ def unpacked(checkpoint: Checkpoint) -> Contents:
             found = _unpack(tensor, tensors)
             if found is not None:
                 held.append(found)
-            elif tensor.name.endswith(".weight_packed"):
+            elif tensor.shape and (tensor.name.endswith(".weight_packed") or _is_mlx(tensor, tensors)):
                 words.append(tensor)
             else:
                 unknown.append(tensor)
@@ -115,12 +118,18 @@ def unpacked(checkpoint: Checkpoint) -> Contents:
     return Contents(tuple(held), apart, tuple(corrections), tuple(words), tuple(unknown))
 
 
+def _is_mlx(tensor: Tensor, tensors: dict[str, Tensor]) -> bool:
+    """Whether MLX has packed this weight."""
+    return tensor.dtype == "U32" and f"{tensor.name.removesuffix('.weight')}.scales" in tensors
+
+
 def _added(tensor: Tensor, tensors: dict[str, Tensor]) -> str:
     """Why a GGUF file's tensor is nobody's parameter."""
     stem = tensor.name.removesuffix(".weight")
-    if stem.rsplit(".", 1)[-1] in ADDED:
-        return "rotary tables"
-    if stem.endswith((".attn_k_b", ".attn_v_b")) and f"{stem[:-4]}kv_b.weight" in tensors:
+    last = stem.rsplit(".", 1)[-1]
+    if last in ADDED:
+        return "layer scales" if last == "layer_output_scale" else "rotary tables"
+    if stem.endswith((".attn_k_b", ".attn_v_b")) and f"{stem[:-3]}kv_b.weight" in tensors:
         return "halves of attn_kv_b, stored twice"
     return "integers" if tensor.dtype in INTEGERS else ""
 
@@ -128,8 +137,8 @@ def _added(tensor: Tensor, tensors: dict[str, Tensor]) -> str:
 def _buffer(tensor: Tensor, tensors: dict[str, Tensor]) -> str:
     """Why a tensor is no parameter; empty for those that are, and for packed ones."""
     name, last = tensor.name, tensor.name.rsplit(".", 1)[-1]
-    if last in FLOAT_BUFFERS or name.endswith("rope.freqs"):
-        return FLOAT_BUFFERS.get(last, "rotary tables")
+    if last in FLOAT_BUFFERS or ".".join(name.split(".")[-2:]) in FLOAT_BUFFERS:
+        return FLOAT_BUFFERS.get(last) or FLOAT_BUFFERS[".".join(name.split(".")[-2:])]
     if last == "bias" and len(tensor.shape) == 4 and tensor.shape[:2] == (1, 1) and tensor.shape[2] == tensor.shape[3]:
         return "attention masks"
     if last in CACHE_SCALES and tensor.elements == 1:

@@ -108,7 +108,7 @@ def _stack(stack: ModelSpec | Stack, base: Block, hidden: int, depth: int, at: P
             yield (*at, "kinds", letter), "a kind is one letter or digit"
         elif letter not in letters:
             yield (*at, "kinds", letter), "stands nowhere in the pattern"
-    if stack.pattern is None or letters - set(kinds):
+    if stack.pattern is None or (letters & set(BUILT_IN)) - set(kinds):
         # Where every layer has a kind of its own, what they have in common need not be a layer.
         yield from _block(base, hidden, depth, at)
     for letter, kind in kinds.items():

@@ -83,7 +83,10 @@ def describe(cls: Any, key: str, register: Any) -> dict[str, Any]:
             continue
         record.setdefault("sub_configs", {})[name] = register(type(value), f"{key}.{name}")
         standard, here = snapshot(type(value)()), snapshot(value)
-        if differs := {name: here[name] for name in here if here[name] != standard.get(name)}:
+        # A value that is given, and that the class would derive from others, holds whatever the others are.
+        raw, given = raw_fields(type(value)), getattr(specs.get(name), "init_kwargs", None) or {}
+        fixed = {inner for inner in given if inner in here and raw.get(inner) is None}
+        if differs := {inner: here[inner] for inner in here if here[inner] != standard.get(inner) or inner in fixed}:
             record.setdefault("sub_defaults", {})[name] = differs
     return record
 

@@ -17,11 +17,12 @@ Family = Callable[[Any, Any], dict[str, Any]]
 BLOCK_FIELDS = frozenset(Block.__annotations__)
 
 # Types that no transformers release has, read as the type whose weights and names of keys they share.
-RENAMED = {"kimi_k2": "deepseek_v3", "stablelm_epoch": "stablelm"}
+RENAMED = {"kimi_k2": "deepseek_v3", "stablelm_epoch": "stablelm", "exaone4_5_text": "exaone4"}
 
 # What is not read, and why; the rest of what transformers has is met with the nearest names.
 REFUSED = {
     "blt": "bytes go through an encoder, a patcher, a model of patches and a decoder, which no spec can say",
+    "cpmant": "prompt tokens of the model's own stand before every text, in its cache and its FLOPs, which no spec can say",
     "csm": "a backbone over text and audio codes with a second decoder over the codes of one frame, which no spec can say",
     "dia": "an encoder of bytes and a decoder over nine codes at once, which no spec can say",
     "musicgen": "a decoder over several codes at once between two other models, which no spec can say",
@@ -64,7 +65,7 @@ MODULES = {
     "hybrid_sparse": "glm5_next_text qwen4_exp_text",
     "hybrid_conv": "zaya inkling_text inkling2_text hrm_text",
     "dense_more": "hyperclovax cohere_compass_text gemma4_unified_text gemma4_assistant doge moshi",
-    "mixture_more": "laguna mellum hy_v3 cohere2_moe flint kolibri1 step3p5 minimax_m3_vl_text jetmoe",
+    "mixture_more": "laguna mellum hy_v3 cohere2_moe flint kolibri1 beam step3p5 minimax_m3_vl_text jetmoe",
     "latent_more": "axk1 axk2 hy_v4 mistral4 dots3_note_text",
     "remote": "aquila xverse skywork baichuan orion internlm internlm2 qwen chatglm exaone telechat minicpm deepseek bailing_moe "
     "bailing_moe_v2 arctic grok-1",

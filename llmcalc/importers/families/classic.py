@@ -34,7 +34,7 @@ def gpt2(c: Config, _: Any) -> Spec:
     """GPT-2: everything has a bias."""
     _refuse_cross_attention(c)
     ffn = c.count("n_inner", 4 * c.count("n_embd"))
-    return _classic(c, ffn=ffn, activation=c.get("activation_function"), biases=["all"], positions="learned")
+    return _classic(c, ffn=ffn, activation=c.text("activation_function") or None, biases=["all"], positions="learned")
 
 
 def gpt_bigcode(c: Config, task: Any) -> Spec:
@@ -50,7 +50,7 @@ def opt(c: Config, _: Any) -> Spec:
     return _classic(
         c,
         ffn=c.count("ffn_dim"),
-        activation=c.get("activation_function"),
+        activation=c.text("activation_function") or None,
         biases=biases(attention=bias, ffn=bias),
         norm="layernorm" if affine else "none",
         norm_placement="pre" if before else "post",
@@ -65,7 +65,7 @@ def gptj(c: Config, _: Any) -> Spec:
     """GPT-J: attention and FFN side by side on one norm; the head has a bias even where its matrix is tied."""
     ffn = c.count("n_inner", 4 * c.count("n_embd"))
     rotary = c.maybe("rotary_dim")
-    return _classic(c, ffn=ffn, activation=c.get("activation_function"), biases=["ffn"], parallel="one-norm",
+    return _classic(c, ffn=ffn, activation=c.text("activation_function") or None, biases=["ffn"], parallel="one-norm",
                     rotary_dim=rotary, head_bias=True)  # fmt: skip
 
 
@@ -77,7 +77,7 @@ def codegen(c: Config, task: Any) -> Spec:
 def gpt_neo(c: Config, _: Any) -> Spec:
     """GPT-Neo: local layers are masked, not capped, so the cache keeps them whole."""
     ffn = c.count("intermediate_size", 4 * c.count("hidden_size"))
-    return _classic(c, ffn=ffn, activation=c.get("activation_function"), biases=["o", "ffn"], positions="learned")
+    return _classic(c, ffn=ffn, activation=c.text("activation_function") or None, biases=["o", "ffn"], positions="learned")
 
 
 def gpt_neox(c: Config, _: Any) -> Spec:
@@ -86,7 +86,7 @@ def gpt_neox(c: Config, _: Any) -> Spec:
     return _classic(
         c,
         ffn=c.count("intermediate_size"),
-        activation=c.get("hidden_act"),
+        activation=c.text("hidden_act") or None,
         biases=biases(attention=bias, ffn=True),
         parallel="two-norms" if c.flag("use_parallel_residual", True) else None,
     )
@@ -96,7 +96,9 @@ def gpt_neox_japanese(c: Config, _: Any) -> Spec:
     """GPT-NeoX Japanese: no biases but one after the last layer's attention; the norms one after the other."""
     layers = c.layers()
     last = {"biases": ["o"]}
-    spec = _classic(c, ffn=int(c.count("hidden_size") * c.number("intermediate_multiple_size")), activation=c.get("hidden_act"))
+    spec = _classic(
+        c, ffn=int(c.count("hidden_size") * c.number("intermediate_multiple_size")), activation=c.text("hidden_act") or None
+    )
     return {**spec, "blocks": [{}] * (layers - 1) + [last]}
 
 
@@ -130,7 +132,7 @@ def falcon(c: Config, _: Any) -> Spec:
         c,
         kv_heads=kv_heads,
         ffn=c.count("ffn_hidden_size", 4 * c.count("hidden_size")),
-        activation=c.get("activation"),
+        activation=c.text("activation") or None,
         biases=biases(attention=bias, ffn=bias),
         parallel=None if not side_by_side else "two-norms" if norms == 2 else "one-norm",
         positions="alibi" if c.flag("alibi") else "rotary",
@@ -144,7 +146,7 @@ def phi(c: Config, _: Any) -> Spec:
         c,
         kv_heads=c.count("num_key_value_heads", heads),
         ffn=c.count("intermediate_size"),
-        activation=c.get("hidden_act"),
+        activation=c.text("hidden_act") or None,
         biases=["all"],
         parallel="one-norm",
         qk_norm="head" if c.flag("qk_layernorm") else None,
@@ -155,7 +157,7 @@ def phi(c: Config, _: Any) -> Spec:
 def persimmon(c: Config, _: Any) -> Spec:
     """Persimmon: biases everywhere, norms on queries and keys."""
     norm = "head" if c.flag("qk_layernorm", True) else None
-    return _classic(c, ffn=c.count("intermediate_size"), activation=c.get("hidden_act"), biases=["all"], qk_norm=norm)
+    return _classic(c, ffn=c.count("intermediate_size"), activation=c.text("hidden_act") or None, biases=["all"], qk_norm=norm)
 
 
 def stablelm(c: Config, _: Any) -> Spec:
@@ -166,7 +168,7 @@ def stablelm(c: Config, _: Any) -> Spec:
         kv_heads=c.count("num_key_value_heads", heads),
         ffn=c.count("intermediate_size"),
         gated=True,
-        activation=c.get("hidden_act"),
+        activation=c.text("hidden_act") or None,
         biases=biases(qkv=c.flag("use_qkv_bias")),
         parallel="one-norm" if c.flag("use_parallel_residual") else None,
         qk_norm="per-head" if c.flag("qk_layernorm") else None,
@@ -181,7 +183,7 @@ def starcoder2(c: Config, _: Any) -> Spec:
         c,
         kv_heads=c.count("num_key_value_heads", heads),
         ffn=c.count("intermediate_size"),
-        activation=c.get("hidden_act"),
+        activation=c.text("hidden_act") or None,
         biases=biases(attention=bias, ffn=bias),
         window=c.maybe("sliding_window"),
     )
@@ -192,7 +194,7 @@ def nemotron(c: Config, _: Any) -> Spec:
     heads = c.count("num_attention_heads")
     attention, mlp = c.flag("attention_bias"), c.flag("mlp_bias")
     return _classic(c, kv_heads=c.count("num_key_value_heads", heads), head_dim=c.maybe("head_dim"),
-                    ffn=c.count("intermediate_size"), activation=c.get("hidden_act"),
+                    ffn=c.count("intermediate_size"), activation=c.text("hidden_act") or None,
                     biases=biases(attention=attention, ffn=mlp))  # fmt: skip
 
 

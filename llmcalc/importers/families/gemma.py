@@ -89,7 +89,7 @@ def gemma3n_text(c: Config, _: Any) -> Spec:
         "kv_heads": c.count("num_key_value_heads"),
         "head_dim": dim,
         "biases": biases(attention=c.flag("attention_bias")),
-        "activation": c.get("hidden_activation"),
+        "activation": c.text("hidden_activation") or None,
         "norm_placement": "sandwich",
         "vocab": c.count("vocab_size"),
         "context": c.maybe("max_position_embeddings"),
@@ -137,9 +137,13 @@ def gemma4_text(c: Config, _: Any) -> Spec:
     if alike:
         full |= {"kv_heads": c.count("num_global_key_value_heads", kv_heads), "values_are_keys": True}
     wide = c.flag("use_double_wide_mlp")
+    # Newer files say the same of each layer by its index.
+    single = c.per_layer(layers, ("head_dim", "num_key_value_heads"))
     blocks = []
-    for slide, share in zip(window, shares, strict=True):
+    for index, (slide, share) in enumerate(zip(window, shares, strict=True)):
         heads: Spec = {"kv_heads": kv_heads, "head_dim": dim} if slide["window"] else {"kv_heads": kv_heads, **full}
+        said = single.get(index, {})
+        heads |= {name: said[key] for name, key in (("head_dim", "head_dim"), ("kv_heads", "num_key_value_heads")) if key in said}
         further = per_layer
         if share:
             heads |= {"values_are_keys": None}
@@ -151,7 +155,7 @@ def gemma4_text(c: Config, _: Any) -> Spec:
         "hidden": hidden,
         "heads": c.count("num_attention_heads"),
         "biases": biases(attention=c.flag("attention_bias")),
-        "activation": c.get("hidden_activation"),
+        "activation": c.text("hidden_activation") or None,
         "norm_placement": "sandwich",
         "vocab": c.count("vocab_size"),
         "context": c.maybe("max_position_embeddings"),

@@ -96,6 +96,23 @@ def kolibri1(c: Config, _: Any) -> Spec:
     return {**spec, "blocks": windows(c, usual, c.maybe("sliding_window"))}
 
 
+def beam(c: Config, _: Any) -> Spec:
+    """Beam: gated attention with one bias per head on the gate, norms on both sides, every sixth layer and the last one full."""
+    spec = decoder(
+        c, qk_norm="head", output_gate="full", norm_placement="sandwich", biases=biases(attention=c.flag("attention_bias"))
+    )
+    layers = spec["layers"]
+    usual = every(layers, 6, "sliding_attention", "full_attention")
+    usual[-1] = "full_attention"
+    moe = experts(c, c.count("moe_intermediate_size"), correction_bias="buffer")
+    gate = [extra("output_gate_bias", spec["heads"], part="attention")]
+    return {
+        **spec,
+        "extra": gate,
+        "blocks": both(windows(c, usual, c.maybe("sliding_window")), sparse_layers(c, after(layers, 3), moe)),
+    }
+
+
 def step3p5(c: Config, _: Any) -> Spec:
     """Step 3.5: gated attention, windows with a number of heads of their own, one shared expert beside each mixture."""
     attention, feed = c.flag("attention_bias"), c.flag("mlp_bias")
@@ -131,6 +148,7 @@ def minimax_m3(c: Config, _: Any) -> Spec:
     def index_count(key: str, legacy: str) -> int:
         return older.count(legacy) if older.says(legacy) else c.count(key)
 
+    # A block is as good as the best of its tokens: all are scored, and top_k counts those of the blocks that are chosen.
     block = index_count("index_block_size", "sparse_block_size")
     index = {
         "heads": index_count("index_n_heads", "sparse_num_index_heads"),
@@ -163,7 +181,7 @@ def jetmoe(c: Config, _: Any) -> Spec:
         "extra": [extra("expert_sum.bias", hidden, part="experts")],
         "vocab": c.count("vocab_size"),
         "context": c.maybe("max_position_embeddings"),
-        "activation": c.get("activation_function"),
+        "activation": c.text("activation_function") or None,
         "tied_head": c.flag("tie_word_embeddings", True),
     }
 
@@ -175,6 +193,7 @@ FAMILIES = {
     "cohere2_moe": cohere2_moe,
     "flint": flint,
     "kolibri1": kolibri1,
+    "beam": beam,
     "step3p5": step3p5,
     "minimax_m3_vl_text": minimax_m3,
     "jetmoe": jetmoe,

@@ -82,7 +82,7 @@ def openelm(c: Config, _: Any) -> Spec:
         "hidden": hidden,
         "head_dim": dim,
         "gated": c.flag("ffn_with_glu"),
-        "activation": c.get("activation_fn_name"),
+        "activation": c.text("activation_fn_name") or None,
         "qk_norm": "head" if c.flag("normalize_qk_projections") else None,
         "vocab": c.count("vocab_size"),
         "context": c.maybe("max_position_embeddings"),
@@ -101,6 +101,14 @@ def _part(c: Config, block: Any, name: str) -> Config:
     if part.get("replace_with_linear"):
         raise c.error("block_configs", f"a linear layer in place of {name} is not read here; write a spec")
     return Config(part, "", c.source, f"{c.prefix}block_configs.{name}.")
+
+
+def _wide(c: Config, hidden: int) -> int:
+    """The FFN dim of a multiple of the width: two thirds of it, up to the next 256."""
+    multiple = c.number("ffn_mult")
+    if not 0 < multiple < 1000:
+        raise c.error("ffn_mult", f"found {multiple}, allowed: a number above 0 and below 1000")
+    return ceil(int(2 * multiple * hidden / 3) / 256) * 256
 
 
 def nemotron_nas(c: Config, _: Any) -> Spec:
@@ -123,7 +131,7 @@ def nemotron_nas(c: Config, _: Any) -> Spec:
             own = {"heads": heads, "kv_heads": heads // group}
         ffn = 0
         if not feed.flag("no_op"):
-            ffn = feed.maybe("intermediate_size") or ceil(int(2 * feed.number("ffn_mult") * hidden / 3) / 256) * 256
+            ffn = feed.maybe("intermediate_size") or _wide(feed, hidden)
         blocks.append({**own, "ffn": ffn})
     bias = biases(attention=c.flag("attention_bias"), ffn=c.flag("mlp_bias"))
     return decoder(c, heads=heads, kv_heads=None, ffn=None, head_dim=c.maybe("head_dim"), biases=bias, blocks=blocks)
@@ -165,14 +173,15 @@ def minimax_01(c: Config, task: Any) -> Spec:
     shared = c.get("shared_intermediate_size", 0)
     if shared not in (0, [0]):
         raise c.error("shared_intermediate_size", f"found {shared!r}: shared experts are not read here; write a spec")
-    for key in ("postnorm", "shared_moe_mode"):
-        c.get(key)
+    c.asked |= {"postnorm", "shared_moe_mode", "rotary_dim"}
+    c.asked |= {f"layernorm_{part}_{name}" for part in ("full_attention", "linear_attention", "mlp") for name in ("alpha", "beta")}
     return read_as(c, "minimax", task, layer_types=["full_attention" if kind else "linear_attention" for kind in kinds])
 
 
 def mamba_ssm(c: Config, task: Any) -> Spec:
     """Mamba and Mamba-2 as state-spaces published them; the vocabulary is padded, and the head tied."""
     inside = c.sub("ssm_cfg")
+    c.asked |= {"attn_cfg", "fused_add_norm", "residual_in_fp32"}
     if c.get("attn_layer_idx") or c.count("d_intermediate", 0, least=0):
         raise c.error("attn_layer_idx", "Mamba with attention or FFN layers is not read here; write a spec")
     if not c.flag("rms_norm", True):

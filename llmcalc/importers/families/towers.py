@@ -35,24 +35,24 @@ def vit(c: Config, **more: Any) -> Spec:
         "activation": c.text("hidden_act", "gelu"),
         "norm": "layernorm",
         "biases": ["all"],
-        "image": side(c, "image_size"),
-        "patch": side(c, "patch_size"),
+        "image": None if "image" in more else side(c, "image_size") or c.count("image_size"),
+        "patch": side(c, "patch_size") or c.count("patch_size"),
         "channels": c.count("num_channels", 3),
         "projector": "none",
     }
     return {**spec, **more}
 
 
-def siglip(c: Config) -> Spec:
+def siglip(c: Config, **more: Any) -> Spec:
     """SigLIP: no class token; its pooling head is there unless switched off."""
-    spec = vit(c)
+    spec = vit(c, **more)
     head = pooling_head("head", spec["hidden"], spec["ffn"]) if c.flag("vision_use_head", True) else []
     return {**spec, "outside": head}
 
 
 def siglip2(c: Config) -> Spec:
     """SigLIP 2 for images of any shape: ``num_patches`` positions, resampled to each image."""
-    return {**siglip(c), "image": None, "position_rows": c.count("num_patches")}
+    return siglip(c, image=None, position_rows=c.count("num_patches"))
 
 
 def bare_siglip(c: Config) -> Spec:

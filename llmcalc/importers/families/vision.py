@@ -190,10 +190,17 @@ def idefics3(c: Config, task: Any) -> Spec:
     return model(c, task, merged(vision, factor), linear("projector", width(c), into, bias=False, rows="image_token"))
 
 
+def shrunk(c: Config, key: str) -> int:
+    """How many patches of a side become one token, from the ratio that the config has."""
+    ratio = c.number(key)
+    if not 0.001 < ratio <= 1:
+        raise c.error(key, f"found {ratio}, allowed: over 0 to 1")
+    return int(1 / ratio)
+
+
 def internvl(c: Config, task: Any) -> Spec:
     """InternVL: a square of patches put side by side, a norm, two matrices."""
-    vision, ratio = tower(c), c.number("downsample_ratio")
-    factor = int(1 / ratio)
+    vision, factor = tower(c), shrunk(c, "downsample_ratio")
     into = vision["hidden"] * factor**2
     return model(c, task, merged(vision, factor), [*norm("projector_norm", into), *two_linears(width(c), into)])
 

@@ -9,7 +9,7 @@ from llmcalc.importers.families.audio import gemma4_audio, parakeet, phi4_audio
 from llmcalc.importers.families.gemma import gemma4_text
 from llmcalc.importers.families.tensors import Tensors, every, linear, mlp, norm, pooling_head, table
 from llmcalc.importers.families.towers import radio, tower, vit
-from llmcalc.importers.families.vision import alone, model, text_of, width
+from llmcalc.importers.families.vision import alone, model, shrunk, text_of, width
 from llmcalc.importers.families.vision_early import with_tensors
 from llmcalc.importers.families.vision_more import qformer
 from llmcalc.importers.shape import Spec, decoder, extra
@@ -167,7 +167,7 @@ def nemotron(c: Config, task: Any) -> Spec:
     text, h = c.sub("text_config"), width(c)
     vision = radio(c.sub("vision_config"))
     wide = c.count("vision_hidden_size")
-    square = int(1 / c.number("downsample_ratio")) ** 2
+    square = shrunk(c, "downsample_ratio") ** 2
     projector = _projector("projector", wide * square, c.count("projector_hidden_size"), h)
     if text.count("num_nextn_predict_layers", 0, least=0):
         projector += norm("vision_norm", wide)
