@@ -20,7 +20,7 @@ from llmcalc.engines.runtime_vllm import Kind, VllmPlan, pages_of
 from llmcalc.engines.runtimes import Card, Case, Settings, Split
 from llmcalc.errors import LlmcalcError, UsageError
 from llmcalc.units import GiB, MiB
-from tests.conftest import Outcome
+from tests.conftest import DATA, Outcome
 from tests.serving import figures, summary
 from tests.test_properties import blueprint, specs
 
@@ -239,6 +239,15 @@ def test_what_is_solved_fits_when_asked(run: Any, runtime: list[str], what: str)
         assert more.code == 1
 
 
+@pytest.mark.parametrize(("runtime", "block"), [("vllm", 16), ("sglang", 1), ("llama.cpp", 256), ("transformers", 1)])
+def test_one_block_more_than_the_largest_context_does_not_fit(run: Any, runtime: str, block: int) -> None:
+    command = ["fit", "llama3.1-8b", "--gpu", "rtx4090", "--runtime", runtime, "--json"]
+    (found,) = run(*command, "--solve", "context").json["results"]
+    assert found["max_context"] == found["ctx"] < found["trained_context"]
+    assert run(*command, "--ctx", str(found["ctx"])).code == 0
+    assert run(*command, "--ctx", str(found["ctx"] + block)).code == 1
+
+
 def test_best_quantisation_and_largest_model(run: Any) -> None:
     found = run("fit", "llama3.1-8b", "qwen3-32b", "--gpu", "rtx4090", "--runtime", "llama.cpp", "--solve", "quant", "--json")
     small, large = found.json["results"]
@@ -334,6 +343,16 @@ def test_gpus_in_sysfs(tmp_path: Path) -> None:
         (device / "mem_info_vram_total").write_text(f"{size}\n")
     (tmp_path / "card0" / "device" / "product_name").write_text("Something\n")
     assert machine.amd(tmp_path) == [machine.Here("Something", "AMD", 16 * GiB)]
+
+
+def test_states_in_another_dtype(run: Any) -> None:
+    """SGLang's log of Qwen3.5-27B: 43 slots and one to spare take 3.09 GiB of states in 16 bits."""
+    sketch = str(DATA / "sketches" / "qwen3.5-27b.yaml")
+    command = ["fit", sketch, "--gpu", "h100-sxm", "--runtime", "sglang", "--ctx", "1", "--batch", "43", "--json"]
+    wide, narrow = (run(*command, *more).json["results"][0]["kv_bytes"] for more in ([], ["--state-dtype", "bf16"]))
+    states = 44 * 48 * 48 * 128 * 128 * 2
+    assert wide - narrow == states
+    assert states / GiB == pytest.approx(3.09, abs=0.01)
 
 
 def test_a_split_that_no_gpu_count_has() -> None:

@@ -46,7 +46,14 @@ GpuLayers = Annotated[
 ]
 MicroBatch = Annotated[
     int | None,
-    typer.Option("--ubatch", min=1, max=2**20, metavar="TOKENS", help="Prompt tokens read at once.", show_default="by runtime"),
+    typer.Option(
+        "--ubatch",
+        min=1,
+        max=2**20,
+        metavar="TOKENS",
+        help="Prompt tokens read at once (vLLM's max_num_batched_tokens).",
+        show_default="by runtime",
+    ),
 ]
 Sequences = Annotated[
     int | None,
@@ -70,6 +77,10 @@ Solve = Annotated[
 ValueDtype = Annotated[
     str | None, typer.Option("--value-dtype", help="Element type of the cached values, where another.", show_default=False)
 ]
+StateDtype = Annotated[
+    Literal["fp32", "bf16", "fp16"] | None,
+    typer.Option("--state-dtype", help="vLLM, SGLang: element type of recurrent states.", show_default="fp32"),
+]
 Eager = Annotated[bool, typer.Option("--enforce-eager", help="vLLM: no CUDA graphs.")]
 
 
@@ -84,6 +95,7 @@ def fit(
     batch: o.Batch = 1,
     kv_dtype: o.KvDtype = "bf16",
     value_dtype: ValueDtype = None,
+    state_dtype: StateDtype = None,
     encoder_ctx: o.EncoderContext = None,
     reserve: Reserve = None,
     runtime: Runtime = None,
@@ -120,11 +132,13 @@ def fit(
     serving = resolve.runtime(runtime) if runtime else None
     degrees = {"tp": tp, "pp": pp, "ep": ep, "dp": dp}
     only = {"utilization": utilization, "ngl": ngl, "ubatch": ubatch, "max-num-seqs": max_num_seqs, "kv-memory": kv_memory,
-            "value-dtype": value_dtype, "enforce-eager": enforce_eager or None, **degrees}  # fmt: skip
+            "value-dtype": value_dtype, "state-dtype": state_dtype,
+            "enforce-eager": enforce_eager or None, **degrees}  # fmt: skip
     _check(only, serving, reserve)
     kept = parse_bytes(reserve, "--reserve") if reserve else fit_rows.RESERVE
     question = fit_rows.Question(
         quant=quant, dtype=dtype, context=o.context(ctx), batch=batch, kv_dtype=kv_dtype, value_dtype=_dtype(value_dtype),
+        state_dtype=state_dtype,
         encoder=o.context(encoder_ctx, "--encoder-ctx"), reserve=kept, gpus=gpus or found, runtime=serving, utilization=utilization,
         degrees=degrees, ngl=ngl, ubatch=ubatch, sequences=max_num_seqs,
         pool=parse_bytes(kv_memory, "--kv-memory") if kv_memory else None, flash=flash_attention == "on", eager=enforce_eager,
@@ -186,8 +200,10 @@ def _check(only: dict[str, Any], serving: Any, reserve: str | None) -> None:
         return
     if reserve is not None:
         raise UsageError("--reserve is for fit without --runtime; a runtime keeps what it keeps")
-    homes = {"ngl": ("cells",), "max-num-seqs": ("paged",), "enforce-eager": ("paged",), "kv-memory": ("paged", "static"),
-             "ubatch": ("paged", "cells")}  # fmt: skip
+    homes = {
+        "ngl": ("cells",), "max-num-seqs": ("paged",), "enforce-eager": ("paged",), "kv-memory": ("paged", "static"),
+        "state-dtype": ("paged", "static"), "ubatch": ("paged", "cells"),
+    }  # fmt: skip
     for name, kinds in homes.items():
         if only[name] is not None and serving.kind not in kinds:
             raise UsageError(f"--{name} is not for --runtime {serving.name}")

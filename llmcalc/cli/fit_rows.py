@@ -34,6 +34,7 @@ class Question(NamedTuple):
     batch: int
     kv_dtype: str
     value_dtype: str | None
+    state_dtype: str | None
     encoder: int | None
     reserve: int
     gpus: int | None

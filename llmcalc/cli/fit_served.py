@@ -28,7 +28,7 @@ def settings(question: Question) -> Settings:
     return Settings(
         kv_dtype=question.kv_dtype, value_dtype=question.value_dtype, utilization=question.utilization,
         sequences=question.sequences, prompt_tokens=question.ubatch, pool_bytes=question.pool, gpu_layers=question.ngl,
-        flash_attention=question.flash, encoder_context=question.encoder,
+        flash_attention=question.flash, encoder_context=question.encoder, state_dtype=question.state_dtype,
     )  # fmt: skip
 
 

@@ -76,7 +76,7 @@ class SglangPlan:
                 sum(kv_rank_bytes(e, settings.kv_dtype, settings.value_dtype, split.tp) for e in full),
                 sum(kv_rank_bytes(e, settings.kv_dtype, settings.value_dtype, split.tp) for e in windows),
                 max((e.window or 0 for e in windows), default=0),
-                sum(state_bytes(e, own, split.tp) for e in mine if e.kind == "state"),
+                sum(state_bytes(e, settings.state_dtype, own, split.tp) for e in mine if e.kind == "state"),
             ))  # fmt: skip
         given = settings.utilization
         if given is None and rules.utilization_percent is not None:

@@ -54,7 +54,7 @@ class Pages(NamedTuple):
 def _kind(entries: tuple[Entry, ...], case: Case, own: str) -> Kind | None:
     """What a layer caches, as one kind. None where it caches nothing."""
     tp, settings = case.split.tp, case.settings
-    states = [state_bytes(entry, own, tp) for entry in entries if entry.kind == "state"]
+    states = [state_bytes(entry, settings.state_dtype, own, tp) for entry in entries if entry.kind == "state"]
     tokens = [entry for entry in entries if entry.kind != "state"]
     if tokens:
         size = sum(kv_rank_bytes(entry, settings.kv_dtype, settings.value_dtype, tp) for entry in tokens)
@@ -86,7 +86,7 @@ def pages_of(kinds: list[Kind], block: int) -> Pages | None:
     layers = most if most < 1.5 * fewest else fewest
     groups: list[Group] = []
     for kind, count in counts.items():
-        tokens = 1 if kind.state else page // kind.size
+        tokens = 1 if kind.state else page // (block * kind.size) * block
         groups += [Group(kind, tokens)] * ceil_div(count, layers)
     return Pages(page * layers, tuple(groups))
 

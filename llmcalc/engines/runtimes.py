@@ -64,6 +64,7 @@ class Settings(NamedTuple):
     gpu_layers: int | None = None
     flash_attention: bool = True
     encoder_context: int | None = None
+    state_dtype: str | None = None
 
 
 class Rules(NamedTuple):
@@ -178,9 +179,10 @@ def element_bytes(elements: int, dtype: str) -> int:
     return int(ceil_div(elements * over, 8 * under))
 
 
-def state_bytes(entry: Entry, own: str, tp: int) -> int:
-    """A recurrent state on one rank; convolutions in the model's dtype ``own``."""
-    return int(ceil_div(entry.keys * DTYPE_BITS[entry.dtype or own] // 8, tp))
+def state_bytes(entry: Entry, asked: str | None, own: str, tp: int) -> int:
+    """A recurrent state on one rank, in the dtype asked for, else its own; convolutions are in the model's, ``own``."""
+    dtype = own if not entry.dtype else asked or entry.dtype
+    return int(ceil_div(entry.keys * DTYPE_BITS[dtype] // 8, tp))
 
 
 def kv_rank_bytes(entry: Entry, dtype: str, values: str | None, tp: int) -> int:
