@@ -40,7 +40,10 @@ Utilization = Annotated[
     float | None,
     typer.Option("--utilization", min=0.01, max=1.0, help="Share of the memory that the runtime takes.", show_default="by version"),
 ]
-Degree = Annotated[int | None, typer.Option(min=1, max=1024, metavar="N", show_default=False)]
+Tensor = Annotated[int | None, typer.Option("--tp", min=1, max=1024, metavar="N", help="Tensor parallelism.", show_default=False)]
+Pipeline = Annotated[int | None, typer.Option("--pp", min=1, max=1024, metavar="N", help="Pipeline stages.", show_default=False)]
+Experts = Annotated[int | None, typer.Option("--ep", min=1, max=1024, metavar="N", help="Expert parallelism.", show_default=False)]
+Data = Annotated[int | None, typer.Option("--dp", min=1, max=1024, metavar="N", help="Data parallelism.", show_default=False)]
 GpuLayers = Annotated[
     int | None, typer.Option("--ngl", min=0, max=10_000, metavar="N", help="llama.cpp: layers on GPUs.", show_default="all")
 ]
@@ -65,7 +68,7 @@ Pool = Annotated[
         "--kv-memory", metavar="BYTES", help="vLLM, SGLang: memory of the cache per GPU, in place of the rest.", show_default=False
     ),
 ]
-Flash = Annotated[Literal["on", "off"], typer.Option("--flash-attention", help="llama.cpp: flash attention.")]
+Flash = Annotated[bool, typer.Option("--flash-attention/--no-flash-attention", help="llama.cpp: flash attention.")]
 Solve = Annotated[
     Literal["context", "batch", "gpus", "gpu", "quant", "model"] | None,
     typer.Option(
@@ -100,15 +103,15 @@ def fit(
     reserve: Reserve = None,
     runtime: Runtime = None,
     utilization: Utilization = None,
-    tp: Degree = None,
-    pp: Degree = None,
-    ep: Degree = None,
-    dp: Degree = None,
+    tp: Tensor = None,
+    pp: Pipeline = None,
+    ep: Experts = None,
+    dp: Data = None,
     ngl: GpuLayers = None,
     ubatch: MicroBatch = None,
     max_num_seqs: Sequences = None,
     kv_memory: Pool = None,
-    flash_attention: Flash = "on",
+    flash_attention: Flash = True,
     enforce_eager: Eager = False,
     solve: Solve = None,
     explain: o.Explain = False,
@@ -141,7 +144,7 @@ def fit(
         state_dtype=state_dtype,
         encoder=o.context(encoder_ctx, "--encoder-ctx"), reserve=kept, gpus=gpus or found, runtime=serving, utilization=utilization,
         degrees=degrees, ngl=ngl, ubatch=ubatch, sequences=max_num_seqs,
-        pool=parse_bytes(kv_memory, "--kv-memory") if kv_memory else None, flash=flash_attention == "on", eager=enforce_eager,
+        pool=parse_bytes(kv_memory, "--kv-memory") if kv_memory else None, flash=flash_attention, eager=enforce_eager,
     )  # fmt: skip
     chosen, named = resolve.chosen(models, family)
     if solve == "quant" and quant is not None:

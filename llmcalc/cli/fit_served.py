@@ -61,7 +61,7 @@ def row(
     result |= {
         "deciding_gpu": found.deciding + 1, "kv_tokens": found.kv_tokens, "trained_context": m.blueprint.context,
         "max_context": found.max_context, "max_batch": found.max_batch, "gpus": split.gpus,
-        "min_gpus": serving.fewest(case, tokens, batch), **split._asdict(), "errors_percent": runtime.errors,
+        "min_gpus": serving.fewest(case, tokens, batch), **(split if runtime.kind in serving.DIVIDING else Split())._asdict(), "errors_percent": runtime.errors,
         "per_gpu": [{"gpu": i + 1, **load._asdict(), "required_bytes": load.required_bytes} for i, load in enumerate(found.loads)],
         **_more(made, tokens, batch),
     }  # fmt: skip
