@@ -1,5 +1,6 @@
 """MODEL on the command line -> blueprint; --quant and --gpu -> what the engines take."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,6 +12,7 @@ from llmcalc.specs.model import ModelSpec
 from llmcalc.units import MiB
 
 if TYPE_CHECKING:
+    from llmcalc.engines.runtimes import Runtime
     from llmcalc.engines.weights import Method
     from llmcalc.importers import sources
     from llmcalc.specs.gpu import GpuSpec
@@ -231,6 +233,31 @@ def gpu(text: str) -> Gpu:
     if spec.devices > 1:
         bytes_, source = bytes_ // spec.devices, f"{source}; one of its {spec.devices} devices"
     return Gpu(name, spec, bytes_, source)
+
+
+def runtime(text: str) -> "Runtime":
+    """A serving runtime, NAME or NAME@VERSION. Raises UnknownName, UsageError for a version that is none."""
+    from llmcalc.engines.runtimes import Padding, Rules, Runtime
+
+    asked, mark, version = text.partition("@")
+    name, spec = catalogue.runtime_spec(asked)
+    if mark and not _version(version):
+        raise UsageError(f"--runtime {text}: found {version!r}, allowed: a version, as {name}@0.10.1")
+    rules = {key: value for key, value in vars(spec.allocation).items() if value is not None}
+    for change in spec.versions:
+        if mark and _holds(version, change.before, change.since):
+            rules |= {key: value for key, value in vars(change).items() if key in Rules._fields and value is not None}
+    paddings = tuple(Padding(tuple(p.quants), tuple(p.architectures), p.inner, p.read, p.written) for p in spec.expert_padding)
+    return Runtime(name, version, spec.kind, Rules(**rules), paddings, tuple(spec.sources), dict(spec.error_percent or {}))
+
+
+def _version(text: str) -> tuple[int, ...]:
+    """The numbers of a version: v0.10.1, 0.6.3.post1, b5280."""
+    return tuple(int(part) for part in re.findall(r"\d+", text[:40]))
+
+
+def _holds(version: str, before: str | None, since: str | None) -> bool:
+    return (before is None or _version(version) < _version(before)) and (since is None or _version(version) >= _version(since))
 
 
 def marketed_bytes(spec: "GpuSpec") -> int:

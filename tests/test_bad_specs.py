@@ -571,6 +571,8 @@ TYPES: dict[str, list[tuple[Any, str]]] = {
     "published": whole(1, 10**18),
     "bits": whole(1, 64),
     "bits_beside": whole(1, 10**6),
+    "share": whole(1, 100),
+    "bytes": whole(0, 10**12),
     "watts": whole(1, 100_000),
     "year": whole(1990, 2100),
     "per": [(value, "") for value in ("rows", "", 0, -1, 10**6 + 1, 1.5, True, [], [128], {}, {"row": 1})],
@@ -674,6 +676,22 @@ RECORD_FIELDS: dict[str, dict[str, str]] = {
     "quants": {
         "title": "text!", "kind": "text!", "aliases": "texts", "container": "word safetensors gguf",
         "format": "record! format", "rules": "records! rule", "runtimes": "texts", "sources": "sources!", "note": "text",
+    },
+}  # fmt: skip
+ALLOCATION = {
+    "utilization_percent": "share", "block": "count", "prompt_tokens": "count", "prompt_tokens_large": "count",
+    "sequences": "count", "sequences_large": "count", "logit_bytes": "count", "graph_bytes": "bytes", "graphs_in_budget": "flag",
+    "process_bytes": "bytes", "peer_bytes": "bytes", "state_blocks": "count", "hybrid_groups": "flag", "vocab_multiple": "count",
+    "window_share_percent": "share", "latent": "word latent expanded", "mask_bytes": "count", "copies": "count",
+}  # fmt: skip
+RECORD_FIELDS |= {
+    "allocation": ALLOCATION,
+    "version": {**ALLOCATION, "before": "text", "since": "text", "why": "text!"},
+    "padding": {"quants": "sources!", "architectures": "texts", "inner": "count!", "read": "count!", "written": "count!"},
+    "runtimes": {
+        "title": "text!", "kind": "word! paged static cells eager", "aliases": "texts", "allocation": "record! allocation",
+        "versions": "records version", "expert_padding": "records padding", "error_percent": "errors",
+        "sources": "sources!", "note": "text",
     },
 }  # fmt: skip
 NEEDED_OF_MODELS = ("layers", "hidden", "vocab")

@@ -144,7 +144,7 @@ def test_every_entry_names_its_sources() -> None:
         assert all(entry.data["sources"] for entry in catalogue.entries(kind).values())
 
 
-@pytest.mark.parametrize("kind", ["model", "gpu", "quant"])
+@pytest.mark.parametrize("kind", ["model", "gpu", "quant", "runtime"])
 def test_the_committed_schema_is_current(kind: str) -> None:
     """``llmcalc schema KIND > docs/schema/KIND.json`` brings it up to date."""
     committed = json.loads((ROOT / "docs" / "schema" / f"{kind}.json").read_text(encoding="utf-8"))

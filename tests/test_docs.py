@@ -70,7 +70,7 @@ def test_counts_in_the_readme_are_the_catalogues() -> None:
     from llmcalc.specs import catalogue
 
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    found = re.search(r"(\d+) models, (\d+) GPUs and (\d+) quantisations", text)
+    found = re.search(r"(\d+) models, (\d+) GPUs, (\d+) quantisations and (\d+) runtimes", text)
     assert found is not None
     assert [int(n) for n in found.groups()] == [len(catalogue.entries(kind)) for kind in catalogue.KINDS]
 
