@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from llmcalc.engines.runtimes import Runtime
     from llmcalc.engines.weights import Method
     from llmcalc.importers import sources
+    from llmcalc.importers.tensors import Checkpoint
     from llmcalc.specs.gpu import GpuSpec
     from llmcalc.specs.quant import Format
 
@@ -22,13 +23,17 @@ DEFAULT_CONTEXT = 8192
 
 
 class Model(NamedTuple):
-    """A model that was asked for; ``notes`` say how it was come by, where it is no entry of the catalogue."""
+    """A model that was asked for; ``notes`` say how it was come by, where it is no entry of the catalogue.
+
+    ``checkpoint`` is what its files hold, where it was asked for by them.
+    """
 
     name: str
     spec: ModelSpec
     blueprint: Blueprint
     path: Path
     notes: tuple[str, ...] = ()
+    checkpoint: "Checkpoint | None" = None
 
 
 class Gpu(NamedTuple):
@@ -121,15 +126,30 @@ def lowered(found: "sources.Found", text: str) -> Model:
 
         assert found.checkpoint is not None
         spec = ModelSpec(family="tensors", sources=[found.checkpoint.source])
-        return Model(found.name, spec, stored.bare(found.checkpoint, found.name), Path(text), tuple(notes))
+        blueprint = stored.bare(found.checkpoint, found.name)
+        return Model(found.name, spec, blueprint, Path(text), tuple(notes), found.checkpoint)
     spec = built(found.spec, text)
     blueprint = lower(spec, found.name)
-    if found.checkpoint is not None:
-        from llmcalc.importers import stored
+    if found.checkpoint is None:
+        return Model(found.name, spec, blueprint, Path(text), tuple(f"{found.name}: {note}" for note in notes))
+    from llmcalc.importers import stored
 
-        compared = stored.compare(blueprint, found.checkpoint)
-        blueprint, notes = compared.blueprint, [*notes, *compared.notes]
-    return Model(found.name, spec, blueprint, Path(text), tuple(f"{found.name}: {note}" for note in notes))
+    compared = stored.compare(blueprint, found.checkpoint)
+    model = Model(found.name, spec, compared.blueprint, Path(text), (), found.checkpoint)
+    notes += [*compared.notes, *_unlike(model, found.checkpoint)]
+    return model._replace(notes=tuple(f"{found.name}: {note}" for note in notes))
+
+
+def _unlike(model: Model, checkpoint: "Checkpoint") -> list[str]:
+    """The note on files whose bytes are not those that their quantisation's rules come to."""
+    from llmcalc.engines import weights
+
+    method, word = stored_as(model, None, None)
+    predicted = weights.size(model.blueprint, method).weight_bytes
+    held = sum(tensor.bytes for tensor in checkpoint.tensors)
+    if abs(held - predicted) <= 0.005 * predicted:
+        return []
+    return [f"the files hold {held:,} bytes of tensors, {word} would be {predicted:,}: weights takes the files', fit the latter"]
 
 
 def built(data: dict[str, Any], source: str) -> ModelSpec:

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 from llmcalc.errors import UnknownArchitecture
 from llmcalc.importers import families, trained_as
-from llmcalc.importers.classes import version
 from llmcalc.importers.config import Config, Source
 from llmcalc.importers.harmless import further_layers, is_harmless, said
 from llmcalc.importers.quantized import stored
@@ -233,8 +232,3 @@ def from_config(data: Any, source: Source, *, hub: str | None = None) -> Importe
     }
     tail = {"dtype": DTYPES.get(dtype) if isinstance(dtype, str) else None, "native_quant": quantised.name}
     return Imported(trimmed({**head, **spec, **tail}), tuple(notes))
-
-
-def version_note() -> str:
-    """Which release the defaults come from."""
-    return f"values that the config leaves out are the defaults of transformers {version()}"
