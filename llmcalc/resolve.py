@@ -75,6 +75,8 @@ def model(text: str) -> Model:
 
     Raises UnknownName, Unpublished, SpecError, UnknownArchitecture, SourceError.
     """
+    if not text.strip():
+        raise UsageError("MODEL is empty")
     path = _spec_file(text)
     if path is not None:
         from llmcalc.specs import read, validate

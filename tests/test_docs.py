@@ -83,7 +83,7 @@ def test_examples_are_valid() -> None:
 
 
 # Sections of docs/spec-format.md -> the records whose fields their tables list.
-LAYER = ("Attention", "FFN", "Norms", "What a layer shares, keeps and adds")
+LAYER = ("Attention", "FFN", "Norms", "What a layer shares, keeps and adds", "What training keeps")
 SECTIONS = {
     "ModelSpec": ("Identity and sources", "Shape", "Positions and ends", *LAYER),
     "Kind": ("Layers that differ: `pattern` and `kinds`", *LAYER),

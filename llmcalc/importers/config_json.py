@@ -101,7 +101,8 @@ def task_of(c: Config) -> Task:
             suffix = "ForCausalLM"
         if (c.model_type, said[0]) in REWARDS:
             return Task("ForRewardModel", said[0], 0)
-        if not uses and re.search(r"For[A-Z]\w*Model$", said[0]):
+        # A class that the type does not have is taken by its ending, but for models of a further purpose.
+        if not uses and re.search(r"(For[A-Z]\w*|Reward|Encoder|Decoder|DoubleHeads|Vision|Audio)Model$", said[0]):
             suffix = None
         if not uses and suffix is None:
             known = sorted({name for names in classes.values() for name in (names if isinstance(names, list) else [names])})

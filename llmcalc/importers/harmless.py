@@ -102,7 +102,7 @@ USUAL: dict[str, tuple[Any, ...]] = {
 }
 # Keys that often say a field of the spec once more.
 AGAIN = {
-    "activation_function": "activation", "block_dim": "hidden", "conv_dim": "hidden", "conv_dim_out": "hidden", "d_model": "hidden",
+    "block_dim": "hidden", "conv_dim": "hidden", "conv_dim_out": "hidden", "d_model": "hidden",
     "hidden_size": "hidden", "n_embd": "hidden", "n_head": "heads", "n_layer": "layers", "num_attention_heads": "heads",
     "num_heads": "heads", "num_hidden_layers": "layers", "num_key_value_heads": "kv_heads", "num_layers": "layers",
     "sliding_window_size": "window", "text_hidden_size": "hidden", "vocab_size": "vocab",
@@ -130,7 +130,7 @@ def is_harmless(key: str, value: Any, spec: Mapping[str, Any]) -> bool:
     name = key.rsplit(".", 1)[-1]
     if name in HARMLESS or name in FURTHER or name.startswith("_") or value in (None, [], {}):
         return True
-    if _WORDS.search(name):
+    if _WORDS.search(name) or name == "activation_function":
         return True
     if name in AGAIN and value == spec.get(AGAIN[name]):
         return True
