@@ -585,7 +585,8 @@ TYPES: dict[str, list[tuple[Any, str]]] = {
     # Lists of words among which "all" is none.
     "named": [(value, ".0" if deeper == ".1" else deeper) for value, deeper in WORDS],
     "kinds": [(value, "") for value in RECORD],
-    "shape": [(value, "") for value in (*TEXT, [], 4)] + [([4, value], ".1") for value in (0, -1, 1.5, True, "4", 10**9)],
+    "shape": [(value, ".0" if isinstance(value, list) and value else "") for value in (*TEXT, [], 4)]
+    + [([4, value], ".1") for value in (0, -1, 1.5, True, "4", 10**9)],
 }
 # Field -> type. A mapping has a tuple (the name of its record), a list of mappings a list of one; `!` marks what must be there.
 MOE = {
