@@ -85,6 +85,12 @@ def model(text: str) -> Model:
     return Model(name, spec, lower(spec, name), path)
 
 
+def as_trained(model: Model) -> Blueprint:
+    """The model with a loss: an encoder that comes without a head gets that of masked language modelling."""
+    with_loss = any(op.kind == "loss" for op in model.blueprint.ops)
+    return model.blueprint if with_loss else lower(model.spec, model.name, masked=True)
+
+
 def _is_elsewhere(text: str) -> bool:
     """Whether MODEL means files, or a repository that the catalogue does not have."""
     if not any(mark in text for mark in "./\\@") and not Path(text).is_dir():

@@ -582,6 +582,8 @@ TYPES: dict[str, list[tuple[Any, str]]] = {
     "texts": TEXTS,
     "sources": [*TEXTS, ([], "")],
     "words": WORDS,
+    # Lists of words among which "all" is none.
+    "named": [(value, ".0" if deeper == ".1" else deeper) for value, deeper in WORDS],
     "kinds": [(value, "") for value in RECORD],
     "shape": [(value, "") for value in (*TEXT, [], 4)] + [([4, value], ".1") for value in (0, -1, 1.5, True, "4", 10**9)],
 }
@@ -589,7 +591,7 @@ TYPES: dict[str, list[tuple[Any, str]]] = {
 MOE = {
     "experts": "count!", "top_k": "count!", "ffn": "count!", "shared": "count0", "shared_ffn": "count", "shared_gate": "flag",
     "first_dense": "count0", "every": "count", "correction_bias": "word buffer parameter", "dense": "count", "latent": "count",
-    "gated": "flag", "idle": "count0",
+    "gated": "flag", "idle": "count0", "fp32_router": "flag",
 }  # fmt: skip
 MLA = {"kv_rank": "count!", "q_rank": "count", "nope_dim": "count!", "rope_dim": "count0!", "v_dim": "count!"}
 MIXER_TYPES = "mamba mamba2 gated-delta kimi-delta rg-lru rwkv lightning short-conv mlstm"
@@ -611,6 +613,8 @@ BLOCK = {
     "heads": "count", "kv_heads": "count", "head_dim": "count", "v_head_dim": "count", "attention": "flag", "ffn": "count0",
     "gated": "flag", "activation": "text",
     "biases": "words", "norm": "word rmsnorm layernorm none", "norm_bias": "flag",
+    "norm_form": "word plain offset half upcast written", "scores": "word fp32 own upcast", "softcap": "flag",
+    "fused": "named", "dropout": "named",
     "norm_placement": "word pre post sandwich output", "parallel": "word none one-norm two-norms",
     "qk_norm": "word none head per-head full", "window": "count", "sinks": "flag", "global_attention": "flag",
     "attention_norm": "flag", "ffn_norm": "flag", "qk_norm_bias": "flag", "chunked": "flag",
@@ -648,7 +652,7 @@ RECORD_FIELDS: dict[str, dict[str, str]] = {
         "positions": "word rotary learned sinusoidal alibi relative disentangled none", "position_rows": "count",
         "rotary_dim": "count", "relative_buckets": "count", "token_types": "count0", "embedding_dim": "count",
         "embedding_norm": "flag", "final_norm": "flag", "pooler": "flag", "head": "flag", "tied_head": "flag",
-        "head_bias": "flag",
+        "head_bias": "flag", "logit_softcap": "flag",
     },
     "tflops": dict.fromkeys(("fp64", "fp32", "tf32", "fp16", "bf16", "fp8", "fp6", "fp4", "int8", "int4"), "figure"),
     "interconnect": {"type": "text!", "gb_s": "figure"},

@@ -15,6 +15,10 @@ KEYS = {
     "kv llama3-70b": {"kv_bytes", "bytes_per_token", "state_bytes", "cross_bytes", "index_bytes", "convention"},
     "flops llama3-70b": {"forward_flops", "backward_flops", "training_flops", "prefill_flops", "decode_flops_per_token"},
     "weights llama3-70b --quant nf4": {"weight_bytes", "file_bytes", "bits_per_weight", "parts"},
+    "train gpt2": {
+        "parameter_bytes", "buffer_bytes", "gradient_bytes", "optimizer_bytes", "activation_bytes", "forward_peak_bytes",
+        "backward_peak_bytes", "step_peak_bytes", "peak_bytes", "peak_phase", "trainable", "fits",
+    },
     "fit llama3-70b --gpu a100-80 --quant nf4": {
         "gpu", "quant", "runtime", "fits", "required_bytes", "available_bytes", "weight_bytes", "kv_bytes", "activation_bytes",
         "overhead_bytes", "kv_tokens", "max_context", "max_batch", "gpus", "min_gpus",
