@@ -166,8 +166,10 @@ def fit(
         **{key.replace("-", "_"): value for key, value in only.items()},
     }  # fmt: skip
     one = len(results) == 1 and (named or solve is not None)
-    table = fit_tables.one(results[0], unit) if one else fit_tables.many(results, unit, question.gpus)
-    render(Document("fit", inputs, results, [table], notes, figures), form, explain=explain, unit=unit)
+    tables = []
+    if form != "json":
+        tables = [fit_tables.one(results[0], unit) if one else fit_tables.many(results, unit, question.gpus)]
+    render(Document("fit", inputs, results, tables, notes, figures), form, explain=explain, unit=unit)
     if solve:
         return 0 if results and all(result["fits"] for result in results) else 1
     return 1 if named and not all(result["fits"] for result in results) else 0

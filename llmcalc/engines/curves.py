@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable
 
 
 class Curve:
-    """A cost that never falls with n, from 1 to ``most``, straight but for rounding between ``turns``."""
+    """A cost that never falls with n, from 1 to ``most``: straight between ``turns``, but for rounding unless ``exact``."""
 
-    def __init__(self, cost: Callable[[int], int], turns: Iterable[int], most: int) -> None:
-        self.cost, self.most = cost, most
+    def __init__(self, cost: Callable[[int], int], turns: Iterable[int], most: int, *, exact: bool = False) -> None:
+        self.cost, self.most, self.exact = cost, most, exact
         self.points = sorted({1, most} | {turn for turn in turns if 1 < turn < most})
         self.costs = [cost(n) for n in self.points]
 
@@ -22,6 +22,8 @@ class Curve:
         low, high = self.points[index], self.points[index + 1]
         base, step = self.costs[index], self.costs[index + 1] - self.costs[index]
         n = low + (room - base) * (high - low) // step
+        if self.exact:
+            return n
         # Block formats round up to whole bytes, so a line may be off by a few bytes.
         while n > low and self.cost(n) > room:
             n -= 1

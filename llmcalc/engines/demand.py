@@ -81,6 +81,7 @@ class Demand:
         self.growing = any(c.per == "token" and c.window is None for c in blueprint.caches)
         self._lines, self._rounded = self._cache_lines()
         self._loads: dict[tuple[int, int], list[int]] = {}
+        self._working = 0, 0, 0
         self._curves: dict[tuple[str, int], Curve] = {}
 
     def _unit_weights(self) -> list[int]:
@@ -136,7 +137,9 @@ class Demand:
         if ("context", batch) not in self._curves:
             turns = [window for _, window in self._lines if window] + [int(c.window) for c in self._rounded if c.window]
             turns += [CHUNK_TOKENS // batch, CHUNK_TOKENS // batch + 1, self.encoder_context or 1]
-            self._curves["context", batch] = Curve(lambda n: self.total_bytes(n, batch), turns, MOST_TOKENS)
+            self._curves["context", batch] = Curve(
+                lambda n: self.total_bytes(n, batch), turns, MOST_TOKENS, exact=not self._rounded
+            )
         return self._curves["context", batch]
 
     def batches(self, context: int) -> Curve:
@@ -144,7 +147,9 @@ class Demand:
         if ("batch", context) not in self._curves:
             reads = max(context, self.encoder_tokens(context))
             turns = CHUNK_TOKENS // reads, CHUNK_TOKENS // reads + 1
-            self._curves["batch", context] = Curve(lambda n: self.total_bytes(context, n), turns, MOST_SEQUENCES)
+            self._curves["batch", context] = Curve(
+                lambda n: self.total_bytes(context, n), turns, MOST_SEQUENCES, exact=not self._rounded
+            )
         return self._curves["batch", context]
 
     def encoder_tokens(self, context: int) -> int:
@@ -167,5 +172,8 @@ class Demand:
         return loads
 
     def working_bytes(self, context: int, batch: int) -> int:
-        """What the forward pass holds beside weights and cache."""
-        return int(self.working.bytes(max(context, self.encoder_tokens(context)), batch))
+        """What the forward pass holds beside weights and cache. Asked again for each GPU, so the last answer is kept."""
+        if self._working[:2] != (context, batch):
+            reads = max(context, self.encoder_tokens(context))
+            self._working = context, batch, int(self.working.bytes(reads, batch))
+        return self._working[2]

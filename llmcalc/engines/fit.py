@@ -146,7 +146,8 @@ def fit(demand: Demand, available: int, *, gpus: int = 1, context: int, batch: i
     ranges = spread(loads, gpus)
     start, stop = ranges[0] if len(ranges) == 1 else max(ranges, key=lambda r: sum(loads[r[0] : r[1]]))
     weight_bytes, cached = held_by(demand, (start, stop), context, batch)
-    load = Load(weight_bytes, cached, demand.working_bytes(context, batch), demand.reserve)
+    working = demand.working_bytes(context, batch)
+    load = Load(weight_bytes, cached, working, demand.reserve)
     fits = load.required_bytes <= available
     trained = demand.blueprint.context
     bounded = trained if trained is not None else (MOST_TOKENS if demand.growing else None)
@@ -158,7 +159,7 @@ def fit(demand: Demand, available: int, *, gpus: int = 1, context: int, batch: i
         deciding_gpu=ranges.index((start, stop)),
         used_gpus=len(ranges),
         units=(start, stop),
-        min_gpus=1 if gpus == 1 and fits else _pack(loads, search.room(context, batch)),
+        min_gpus=1 if gpus == 1 and fits else _pack(loads, available - demand.reserve - working),
         max_context=search.context(batch, bounded) if bounded else (None if search.enough(context, batch) else 0),
         max_batch=None if max_batch == MOST_SEQUENCES else max_batch,
         kv_tokens=longest(demand, available, gpus),
