@@ -201,7 +201,8 @@ def from_config(data: Any, source: Source, *, hub: str | None = None) -> Importe
         raise source.error("", "a config is a JSON object")
     model_type = data.get("model_type", families.unnamed(data))
     if not isinstance(model_type, str) or not model_type:
-        raise source.error("model_type", "missing; it names the architecture")
+        fault = "missing; it names the architecture" if model_type is None else f"found {model_type!r}"[:80] + ", allowed: text"
+        raise source.error("model_type", fault)
     c = Config(data, families.RENAMED.get(model_type, model_type), source)
     c.asked |= {"model_type", "architectures"}
     family = _family(c)

@@ -27,7 +27,10 @@ def heads_of(c: Config) -> Spec:
     head_dim = c.maybe("head_dim")
     if head_dim is None and hidden % heads:
         head_dim = hidden // heads
-    return {"heads": heads, "kv_heads": c.count("num_key_value_heads", heads), "head_dim": head_dim}
+    kv_heads = c.count("num_key_value_heads", heads)
+    if heads % kv_heads:
+        raise c.error("num_key_value_heads", f"{kv_heads} KV heads do not divide {heads} heads")
+    return {"heads": heads, "kv_heads": kv_heads, "head_dim": head_dim}
 
 
 def decoder(c: Config, **more: Any) -> Spec:
