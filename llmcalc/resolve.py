@@ -11,8 +11,10 @@ from llmcalc.specs.model import ModelSpec
 from llmcalc.units import MiB
 
 if TYPE_CHECKING:
+    from llmcalc.engines.speed import Efficiency, Machine
     from llmcalc.engines.weights import Method
     from llmcalc.importers import sources
+    from llmcalc.specs.efficiency import Found
     from llmcalc.specs.gpu import GpuSpec
     from llmcalc.specs.quant import Format
 
@@ -246,3 +248,35 @@ def format_bits(form: "Format") -> float:
 
     side = Dim(4096, "n")
     return 8 * int(tensor_bytes((side, side), form)) / int(side) ** 2
+
+
+def efficiencies(runtime: str, spec: "GpuSpec", quant: str) -> "Found":
+    """What is known of a runtime's speed on a GPU. Raises UnknownName."""
+    from llmcalc.specs import efficiency
+
+    return efficiency.find(runtime, spec, quant)
+
+
+def efficiency(runtime: str, spec: "GpuSpec", quant: str) -> "Efficiency":
+    """The efficiencies that speed takes."""
+    from llmcalc.engines.speed import Efficiency
+
+    found = efficiencies(runtime, spec, quant)
+    return Efficiency(
+        found.name, host_bound=found.host_bound, decode_range=found.decode_range, prefill_range=found.prefill_range,
+        **found.values,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def machine(runtime: str, spec: "GpuSpec", quant: str, gpus: int = 1) -> "Machine":
+    """So many GPUs as this runtime uses them: at the rate of the type that it computes in. Raises UsageError without any."""
+    from llmcalc.engines.speed import Machine
+
+    found = efficiencies(runtime, spec, quant)
+    rate = getattr(spec.tflops, found.rate) or spec.tflops.bf16 or spec.tflops.fp16 or spec.tflops.fp32
+    if rate is None:
+        raise UsageError(f"{spec.title}: no rate of 16-bit arithmetic is known, so there is no speed to tell")
+    link = spec.interconnect.gb_s if spec.interconnect else None
+    ranks, stages = (1, gpus) if found.layers_in_turn else (gpus, 1)
+    each = spec.devices
+    return Machine(spec.bandwidth_gb_s * 1e9 / each, rate * 1e12 / each, link and link * 1e9, ranks, stages)

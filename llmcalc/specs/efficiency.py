@@ -1,0 +1,69 @@
+"""Efficiencies of runtimes by class of GPU: ``specs/efficiency.json``, which ``benchmarks/fit_speed.py`` writes.
+
+A class says which GPUs and quantisations it is for; the first that fits is taken, the last is for whatever is left. ``stated``
+values are assumed, ``fitted`` ones measured. A runtime without classes of its own is ``like`` another.
+"""
+
+import json
+from difflib import get_close_matches
+from functools import cache
+from typing import Any, NamedTuple
+
+from llmcalc.errors import UnknownName
+from llmcalc.specs import catalogue
+from llmcalc.specs.gpu import GpuSpec
+
+
+class Found(NamedTuple):
+    """What is known of a runtime on a GPU. ``layers_in_turn``: GPUs work one after the other, not together."""
+
+    runtime: str
+    name: str
+    values: dict[str, float]
+    rate: str
+    layers_in_turn: bool
+    host_bound: bool
+    decode_range: tuple[float, float]
+    prefill_range: tuple[float, float]
+    sources: tuple[str, ...]
+    note: str
+
+
+@cache
+def runtimes() -> dict[str, dict[str, Any]]:
+    """Every runtime's data by name."""
+    found: dict[str, dict[str, Any]] = json.loads((catalogue.folder() / "efficiency.json").read_bytes())["runtimes"]
+    return found
+
+
+def fits(match: dict[str, Any], spec: GpuSpec, quant: str) -> bool:
+    """Whether a class is for this GPU and quantisation; a condition that it does not have always holds."""
+    intensity = 1e3 * (spec.tflops.fp16 or spec.tflops.fp32 or 0) / spec.bandwidth_gb_s
+    checks = {
+        "vendors": lambda allowed: spec.vendor in allowed,
+        "architectures": lambda allowed: spec.architecture in allowed,
+        "memory": lambda prefix: (spec.memory_type or "").startswith(prefix),
+        "unified": lambda wanted: ((spec.memory_type or "").endswith("unified")) == wanted,
+        "most_flops_per_byte": lambda most: intensity <= most,
+        "quants": lambda allowed: quant in allowed,
+    }
+    return all(checks[key](value) for key, value in match.items())
+
+
+def find(runtime: str, spec: GpuSpec, quant: str) -> Found:
+    """A runtime's efficiencies on a GPU under a quantisation. Raises UnknownName."""
+    key = runtime.strip().lower().split("@")[0]
+    names = {catalogue.plain(alias): name for name, data in runtimes().items() for alias in (name, *data["aliases"])}
+    name = names.get(catalogue.plain(key))
+    if name is None:
+        near = get_close_matches(key[:60], list(runtimes()), n=3)
+        raise UnknownName("runtime", runtime, near, f"there are {', '.join(runtimes())}")
+    data = runtimes()[name]
+    like = runtimes()[data["like"]] if "like" in data else data
+    chosen = next(c for c in like["classes"] if fits(c["match"], spec, quant))
+    rates = {**like.get("rates", {}), **data.get("rates", {})}
+    return Found(
+        name, chosen["name"], {**like["stated"], **like["fitted"], **chosen["stated"], **chosen["fitted"]},
+        rates.get(quant, chosen["rate"]), like["layers_in_turn"], like["host_bound"], tuple(like["decode_range"]),
+        tuple(like["prefill_range"]), tuple(data["sources"]), "; ".join(n for n in (data.get("note"), chosen.get("note")) if n),
+    )  # fmt: skip
