@@ -35,17 +35,22 @@ def weighted(found: list[Case]) -> list[tuple[Case, float]]:
     return [(case, 1 / count[case.row["id"], case.kind] / len(count)) for case in found]
 
 
+def places(data: dict[str, Any]) -> list[dict[str, float]]:
+    """Where a runtime's fitted values stand."""
+    return [data["fitted"], *(part["fitted"] for part in (*data["classes"], *data["formats"]))]
+
+
 def fit(data: dict[str, Any], name: str, rounds: int) -> None:
     """Move a runtime's fitted values in place; cases read them through the catalogue."""
     found = weighted([c for c in cases() if c.row["our_runtime"] == name and c.fitted])
-    values = [(place, key) for place in (data["fitted"], *(c["fitted"] for c in data["classes"])) for key in place]
+    values = [(place, key) for place in places(data) for key in place]
     factor, best = 1.3, loss(found)
     for _ in range(rounds):
         moved = False
         for place, key in values:
             for by in (factor, 1 / factor):
                 kept = place[key]
-                place[key] = kept * by
+                place[key] = min(kept * by, 1.0) if key in efficiency.SHARES else kept * by
                 if (now := loss(found)) < best - 1e-6:
                     best, moved = now, True
                     break
@@ -70,7 +75,7 @@ def main(rounds: int) -> None:
         if not mine:
             continue
         fit(data, name, rounds)
-        for place in (data["fitted"], *(c["fitted"] for c in data["classes"])):
+        for place in places(data):
             place.update({key: float(f"{value:.3g}") for key, value in place.items()})
         data["decode_range"] = spread([c for c in mine if c.kind != "prefill"])
         if prefill := [c for c in mine if c.kind == "prefill"]:

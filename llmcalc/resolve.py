@@ -268,15 +268,22 @@ def efficiency(runtime: str, spec: "GpuSpec", quant: str) -> "Efficiency":
     )  # fmt: skip
 
 
-def machine(runtime: str, spec: "GpuSpec", quant: str, gpus: int = 1) -> "Machine":
-    """So many GPUs as this runtime uses them: at the rate of the type that it computes in. Raises UsageError without any."""
+def machine(runtime: str, spec: "GpuSpec", quant: str, gpus: int = 1, tp: int | None = None) -> "Machine":
+    """So many GPUs as this runtime uses them: at the rate of the type that it computes in.
+
+    Raises UsageError for a GPU without that rate, or a --tp that does not divide the GPUs.
+    """
     from llmcalc.engines.speed import Machine
 
     found = efficiencies(runtime, spec, quant)
     rate = getattr(spec.tflops, found.rate) or spec.tflops.bf16 or spec.tflops.fp16 or spec.tflops.fp32
     if rate is None:
         raise UsageError(f"{spec.title}: no rate of 16-bit arithmetic is known, so there is no speed to tell")
+    ranks = tp or (1 if found.layers_in_turn else gpus)
+    if gpus % ranks:
+        raise UsageError(f"--tp {ranks} does not divide --gpus {gpus}")
+    if found.layers_in_turn and ranks > 1:
+        raise UsageError(f"--tp {ranks}: {found.runtime} was measured with its layers on GPUs in turn; leave --tp out")
     link = spec.interconnect.gb_s if spec.interconnect else None
-    ranks, stages = (1, gpus) if found.layers_in_turn else (gpus, 1)
     each = spec.devices
-    return Machine(spec.bandwidth_gb_s * 1e9 / each, rate * 1e12 / each, link and link * 1e9, ranks, stages)
+    return Machine(spec.bandwidth_gb_s * 1e9 / each, rate * 1e12 / each, link and link * 1e9, ranks, gpus // ranks)

@@ -12,6 +12,7 @@ from llmcalc.engines import flops, kv
 from llmcalc.engines.mixes import TEXT, Method, assign
 from llmcalc.engines.ranks import rank_bytes
 from llmcalc.engines.weights import share_bytes
+from llmcalc.errors import NoAnswer
 
 
 class Work(NamedTuple):
@@ -51,6 +52,10 @@ class Roofline:
     """
 
     def __init__(self, blueprint: Blueprint, method: Method, dtype: str = "", kv_dtype: str = "bf16", ranks: int = 1) -> None:
+        if not blueprint.generates:
+            raise NoAnswer(f"{blueprint.name}: it generates nothing, so there is no speed of decoding")
+        if blueprint.unknown_cache:
+            raise NoAnswer(f"{blueprint.name}: the cache is not known: {blueprint.unknown_cache}")
         self.blueprint, self.kv_dtype, self.ranks = without_formulas(blueprint), kv_dtype, ranks
         self.costs = flops.Costs(self.blueprint)
         self.layers = self.blueprint.stacks[-1].depth

@@ -1,7 +1,8 @@
 """Efficiencies of runtimes by class of GPU: ``specs/efficiency.json``, which ``benchmarks/fit_speed.py`` writes.
 
-A class says which GPUs and quantisations it is for; the first that fits is taken, the last is for whatever is left. ``stated``
-values are assumed, ``fitted`` ones measured. A runtime without classes of its own is ``like`` another.
+A class says which GPUs it is for; the first that fits is taken, the last is for whatever is left. ``stated`` values are assumed,
+``fitted`` ones measured. Kernels for some formats reach more or less: ``formats`` has factors, again the first that fits. A runtime
+without classes of its own is ``like`` another.
 """
 
 import json
@@ -12,6 +13,9 @@ from typing import Any, NamedTuple
 from llmcalc.errors import UnknownName
 from llmcalc.specs import catalogue
 from llmcalc.specs.gpu import GpuSpec
+
+
+SHARES = ("bandwidth", "cache")  # of a rate that nothing exceeds
 
 
 class Found(NamedTuple):
@@ -62,8 +66,12 @@ def find(runtime: str, spec: GpuSpec, quant: str) -> Found:
     like = runtimes()[data["like"]] if "like" in data else data
     chosen = next(c for c in like["classes"] if fits(c["match"], spec, quant))
     rates = {**like.get("rates", {}), **data.get("rates", {})}
+    values = {**like["stated"], **like["fitted"], **chosen["stated"], **chosen["fitted"]}
+    form = next((f for f in like["formats"] if fits(f["match"], spec, quant)), None)
+    for key, factor in (form["fitted"] if form and chosen["fitted"] else {}).items():
+        values[key] = min(1.0, values[key] * factor) if key in SHARES else values[key] * factor
     return Found(
-        name, chosen["name"], {**like["stated"], **like["fitted"], **chosen["stated"], **chosen["fitted"]},
+        name, chosen["name"] + (f", {form['name']}" if form else ""), values,
         rates.get(quant, chosen["rate"]), like["layers_in_turn"], like["host_bound"], tuple(like["decode_range"]),
         tuple(like["prefill_range"]), tuple(data["sources"]), "; ".join(n for n in (data.get("note"), chosen.get("note")) if n),
     )  # fmt: skip
