@@ -77,10 +77,11 @@ def main(rounds: int) -> None:
         fit(data, name, rounds)
         for place in places(data):
             place.update({key: float(f"{value:.3g}") for key, value in place.items()})
+        data["measured_on"] = sorted({c.row["our_gpu"] for c in mine})
         data["decode_range"] = spread([c for c in mine if c.kind != "prefill"])
         if prefill := [c for c in mine if c.kind == "prefill"]:
             data["prefill_range"] = spread(prefill)
-    FILE.write_text(json.dumps({"runtimes": runtimes}, indent=1) + "\n", encoding="utf-8")
+    FILE.write_text(json.dumps(efficiency.data(), indent=1) + "\n", encoding="utf-8")
     for kind in ("decode", "prefill", "request"):
         for fitted in (True, False):
             for name in ("", *runtimes):

@@ -250,32 +250,33 @@ def format_bits(form: "Format") -> float:
     return 8 * int(tensor_bytes((side, side), form)) / int(side) ** 2
 
 
-def efficiencies(runtime: str, spec: "GpuSpec", quant: str) -> "Found":
+def efficiencies(runtime: str, card: Gpu, quant: str) -> "Found":
     """What is known of a runtime's speed on a GPU. Raises UnknownName."""
     from llmcalc.specs import efficiency
 
-    return efficiency.find(runtime, spec, quant)
+    return efficiency.find(runtime, card.name, card.spec, quant)
 
 
-def efficiency(runtime: str, spec: "GpuSpec", quant: str) -> "Efficiency":
+def efficiency(runtime: str, card: Gpu, quant: str) -> "Efficiency":
     """The efficiencies that speed takes."""
     from llmcalc.engines.speed import Efficiency
 
-    found = efficiencies(runtime, spec, quant)
+    found = efficiencies(runtime, card, quant)
     return Efficiency(
         found.name, host_bound=found.host_bound, decode_range=found.decode_range, prefill_range=found.prefill_range,
         **found.values,  # type: ignore[arg-type]
     )  # fmt: skip
 
 
-def machine(runtime: str, spec: "GpuSpec", quant: str, gpus: int = 1, tp: int | None = None) -> "Machine":
+def machine(runtime: str, card: Gpu, quant: str, gpus: int = 1, tp: int | None = None) -> "Machine":
     """So many GPUs as this runtime uses them: at the rate of the type that it computes in.
 
     Raises UsageError for a GPU without that rate, or a --tp that does not divide the GPUs.
     """
     from llmcalc.engines.speed import Machine
 
-    found = efficiencies(runtime, spec, quant)
+    found = efficiencies(runtime, card, quant)
+    spec = card.spec
     rate = getattr(spec.tflops, found.rate) or spec.tflops.bf16 or spec.tflops.fp16 or spec.tflops.fp32
     if rate is None:
         raise UsageError(f"{spec.title}: no rate of 16-bit arithmetic is known, so there is no speed to tell")

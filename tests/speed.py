@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 from llmcalc import resolve
 from llmcalc.engines.roofline import Roofline, Work
-from llmcalc.engines.speed import Efficiency, Machine, speed
-from llmcalc.resolve import efficiency, machine
+from llmcalc.engines.speed import Efficiency, speed
+from llmcalc.specs import efficiency
 from tests.conftest import DATA, records
 
 ROWS = records("inference_speed.jsonl")
@@ -62,19 +62,15 @@ class Case(NamedTuple):
 
     def predicted_and_range(self, e: Efficiency | None = None) -> tuple[float, tuple[float, float]]:
         """With the range that is printed beside it."""
-        name, parallel, spec, in_turn = self.setting()
-        e = e or efficiency(name, spec, self.row["our_quant"])
-        roof = roofline(self.row["ours"], self.row["our_quant"], 1 if in_turn else parallel)
-        found = speed(roof, machine(name, spec, self.row["our_quant"], parallel), e, self.prompt, self.output)
+        card, name, quant = resolve.gpu(self.row["our_gpu"]), self.row["our_runtime"], self.row["our_quant"]
+        e = e or resolve.efficiency(name, card, quant)
+        machine = resolve.machine(name, card, quant, self.row.get("tp") or self.row["gpus"])
+        roof = roofline(self.row["ours"], quant, machine.ranks)
+        found = speed(roof, machine, e, self.prompt, self.output)
         if self.counted == "prompt":
             return found.prefill, e.prefill_range
         tokens = self.output + (self.prompt if self.counted == "all" else 0)
         return tokens / (found.ttft + self.output * found.tpot), e.decode_range
-
-    def setting(self) -> tuple[str, int, Any, bool]:
-        """Runtime, GPUs, the GPU's spec, and whether the GPUs work in turn."""
-        name, spec = self.row["our_runtime"], resolve.gpu(self.row["our_gpu"]).spec
-        return name, self.row.get("tp") or self.row["gpus"], spec, resolve.efficiencies(name, spec, self.row["our_quant"]).layers_in_turn
 
 
 @cache
@@ -123,3 +119,94 @@ def summary(found: list[Case]) -> tuple[int, float, float, float]:
         len(errors), statistics.median(errors), errors[min(len(errors) - 1, int(0.9 * len(errors)))],
         sum(e <= 0.3 for e in errors) / len(errors),
     )  # fmt: skip
+
+
+INTRO = """# Measured speeds, and what llmcalc makes of them
+
+Every published speed that names its model, GPU and runtime, beside ours, and nothing left out. Written by `python -m tests.speed`
+from `tests/data/inference_speed.jsonl`, which names the source of each row; a test holds the page to it.
+
+A pass takes as long as its slower side, memory or arithmetic, plus what neither hides: all-reduces under tensor parallelism and a fixed
+time per layer (`llmcalc/engines/speed.py`). The shares of the peaks that a runtime reaches on a class of GPUs are fitted by
+`python -m benchmarks.fit_speed` on half of the rows (every other one, in the order of their ids within a source) and scored on the
+other half. Nothing is fitted per model. What is minimised is the mean of |log(ours / measured)|, cut off at log 2.
+
+Decode is one answer from an empty prompt; prefill a prompt from an empty cache; a request is both, and counts the time of both.
+"""
+EFFICIENCIES = """
+## Efficiencies
+
+Shares of the bandwidth for weights and for the cache, of the dense rate, and the time that each layer adds. Those of formats
+are factors. `score_bytes` are moved for each score of a head in a prompt without flash attention, `expert_tile` the rows of an
+expert that a kernel computes in vain, `hop` the time from one GPU's layers to the next one's. Stated values are assumptions.
+"""
+KINDS = ("decode", "prefill", "request")
+
+
+def percent(value: float) -> str:
+    """A share in percent."""
+    return f"{100 * value:.1f}%"
+
+
+def scores() -> Iterator[str]:
+    """The errors of both halves."""
+    yield "| figure | runtime | half | figures | median error | 90th percentile | within 30% | of predicted, 10th to 90th |"
+    yield "| --- | --- | --- | ---: | ---: | ---: | ---: | --- |"
+    for kind in KINDS:
+        for name in ("", *efficiency.runtimes()):
+            for fitted in (True, False):
+                found = [c for c in cases() if (c.kind, c.fitted) == (kind, fitted) and name in ("", c.row["our_runtime"])]
+                if found:
+                    count, middle, most, within = summary(found)
+                    ratios = statistics.quantiles([c.predicted() / c.measured for c in found], n=10, method="inclusive")
+                    yield (f"| {kind} | {name or 'all'} | {'fitted' if fitted else 'other'} | {count} | {percent(middle)} | "
+                           f"{percent(most)} | {percent(within)} | {ratios[0]:.2f} to {ratios[-1]:.2f} |")  # fmt: skip
+
+
+def fitted_values() -> Iterator[str]:
+    """Every efficiency, fitted or stated."""
+    yield "| runtime | class | fitted | stated | computes at the rate of |"
+    yield "| --- | --- | --- | --- | --- |"
+    for name, part in efficiency.runtimes().items():
+        if "like" in part:
+            yield f"| {name} | as {part['like']} | | | |"
+            continue
+        yield f"| {name} | all | {_values(part['fitted'])} | {_values(part['stated'])} | |"
+        for each in part["classes"]:
+            note = f" ({each['note']})" if each.get("note") else ""
+            yield f"| {name} | {each['name']}{note} | {_values(each['fitted'])} | {_values(each['stated'])} | {each['rate']} |"
+        for each in part["formats"]:
+            yield f"| {name} | factors for {each['name']} | {_values(each['fitted'])} | | |"
+
+
+def _values(values: dict[str, float]) -> str:
+    shown = {k.removesuffix("_seconds"): f"{1e6 * v:.3g} us" if k.endswith("_seconds") and v < 0.1 else f"{v:g}" for k, v in values.items()}
+    return ", ".join(f"{key} {value}" for key, value in shown.items())
+
+
+def table(kind: str) -> Iterator[str]:
+    """Every figure of a kind."""
+    yield "| row | model | on | figure | measured | ours | range | ours / measured | half | why |"
+    yield "| --- | --- | --- | --- | ---: | ---: | --- | ---: | --- | --- |"
+    for case in cases():
+        if case.kind != kind:
+            continue
+        row, (ours, (low, high)) = case.row, case.predicted_and_range()
+        ratio = ours / case.measured
+        why = row.get("why", "") if abs(ratio - 1) > 0.3 else ""
+        yield (f"| {row['id']} | {row['model']}, {row['our_quant']} | {row['gpus']} x {row['our_gpu']}, {row['our_runtime']} | {case.what} | "
+               f"{case.measured:,.4g} | {ours:,.4g} | {ours * low:,.4g} to {ours * high:,.4g} | {ratio:.2f} | "
+               f"{'fitted' if case.fitted else 'other'} | {why} |")  # fmt: skip
+
+
+def page() -> str:
+    """The page."""
+    left = (f"| {row['id']} | {row['model']} | {row['left_out']} |" for row in ROWS if "left_out" in row)
+    parts: list[str] = [INTRO, "## How far off\n", *scores(), EFFICIENCIES, *fitted_values()]
+    for kind in KINDS:
+        parts += [f"\n## {kind.capitalize()}, tokens per second\n", *table(kind)]
+    return "\n".join([*parts, "\n## Not comparable\n", "| row | model | why |", "| --- | --- | --- |", *left, ""])
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")

@@ -104,7 +104,7 @@ def speed(
             )  # fmt: skip
             found = rows.answer(question)
             results.append(found.result)
-            notes += found.notes
+            notes += found.notes if named else [note for note in found.notes if not note.startswith(m.name)]
             if explain:
                 figures += [o.figure(m, figure, f" on {card.name}") for figure in found.figures]
         if named:

@@ -68,11 +68,11 @@ def default_runtime(card: resolve.Gpu, quant: str) -> str:
 
 def answer(q: Question) -> Answer:
     """One question answered. Raises UnknownName, UsageError, NoAnswer."""
-    blueprint, spec = q.model.blueprint, q.card.spec
+    blueprint = q.model.blueprint
     method, stored = resolve.stored_as(q.model, q.quant, q.dtype)
-    found = resolve.efficiencies(q.runtime or default_runtime(q.card, method.name), spec, method.name)
-    machine = resolve.machine(found.runtime, spec, method.name, q.gpus, q.tp)
-    e = resolve.efficiency(found.runtime, spec, method.name)
+    found = resolve.efficiencies(q.runtime or default_runtime(q.card, method.name), q.card, method.name)
+    machine = resolve.machine(found.runtime, q.card, method.name, q.gpus, q.tp)
+    e = resolve.efficiency(found.runtime, q.card, method.name)
     roof = Roofline(blueprint, method, q.dtype or "", q.kv_dtype, machine.ranks)
     draft, notes = None, []
     if q.draft is not None:
@@ -85,8 +85,7 @@ def answer(q: Question) -> Answer:
     price, quoted = _price(q.card, q.price)
     room, needed = q.card.usable_bytes * q.gpus, _memory(q, method)
     fits = needed(q.batch) <= room
-    low, high = e.decode_range
-    slow, fast = e.prefill_range
+    (low, high), (slow, fast) = e.decode_range, e.prefill_range
     hourly = None if price is None else price * q.gpus / 3600
     time = s.mean.time
     result = {
@@ -103,7 +102,7 @@ def answer(q: Question) -> Answer:
         "step": {"weights_seconds": time.weights, "cache_seconds": time.cache, "compute_seconds": time.compute,
                  "link_seconds": time.link, "overhead_seconds": time.overhead, "draft_seconds": s.mean.draft_seconds,
                  "tokens": s.mean.tokens},
-        "knee_batch": engine.knee(roof, machine, e, q.prompt, 2**20),
+        "knee_batch": engine.knee(roof, machine, e, q.prompt + q.output / 2),
         "batches": _batches(q, roof, machine, e, draft, needed, room),
         "price_dollars_per_gpu_hour": price,
         "dollars_per_million_tokens": hourly and hourly / s.decode * MILLION,
@@ -114,8 +113,12 @@ def answer(q: Question) -> Answer:
     if not fits:
         notes.append(f"{q.model.name} does not fit on {q.gpus} x {q.card.name}: weights and cache are {show_bytes(needed(q.batch))}, "
                      f"{show_bytes(room)} usable; the speed is what it would be")  # fmt: skip
-    notes.append(f"estimated: efficiencies of {found.runtime} on {found.name}, fitted on half of the rows of docs/speed.md; measured / "
-                 f"predicted there, 10th to 90th percentile: decode {low:g} to {high:g}, prefill {slow:g} to {fast:g}")  # fmt: skip
+    shown = f"decode {low:g} to {high:g}, prefill {slow:g} to {fast:g}"
+    if found.measured:
+        how = f"measured / predicted, 10th to 90th percentile of the rows in docs/speed.md: {shown}"
+    else:
+        how = f"no speed of it on a {q.card.name} was measured, so the range is wide: {shown} of the estimate"
+    notes.append(f"estimated: efficiencies of {found.runtime} on {found.name}; {how}")
     notes += [f"{found.runtime}: {found.note}"] if found.note else []
     notes += [f"price: {quoted}"] if quoted else []
     return Answer(result, notes, _opened(s, e, found))
@@ -123,9 +126,9 @@ def answer(q: Question) -> Answer:
 
 def _price(card: resolve.Gpu, price: float | None) -> tuple[float | None, str]:
     """Dollars per GPU-hour as given, or the median of the catalogue's quotes, and in words."""
-    from llmcalc.cli.training_run import _prices
+    from llmcalc.cli.training_run import hourly_prices
 
-    prices, said = _prices(card, price)
+    prices, said = hourly_prices(card, price)
     return prices[0], said
 
 
@@ -209,7 +212,7 @@ def one(r: dict[str, Any], unit: str) -> list[Table]:  # noqa: ARG001 - bytes ar
         (f"request, {r['output']:,} tokens out", _seconds(r["request_seconds"]), ""),
         ("decode is bound by", r["bound"], spent),
         ("prefill is bound by", r["prefill_bound"], ""),
-        ("batch where compute binds", "-" if r["knee_batch"] is None else f"{r['knee_batch']:,}", ""),
+        ("knee", f"batch {r['knee_batch']:,}", "a step takes twice as long as for one sequence"),
         ("a million tokens in", _dollars(r["dollars_per_million_input_tokens"]), ""),
         ("a million tokens out", _dollars(r["dollars_per_million_output_tokens"]), ""),
     ]  # fmt: skip

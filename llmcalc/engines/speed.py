@@ -191,20 +191,13 @@ def speed(
     return Speed(batch * prompt / filled, batch / tpot, filled, tpot, steps[0], steps[2], bound)
 
 
-def knee(roof: Roofline, machine: Machine, e: Efficiency, context: float, most: int) -> int | None:
-    """The least batch whose products take as long as its memory: past it a larger one no longer comes almost free.
-
-    None where none up to ``most`` does: the cache grows as fast as the work.
-    """
-
-    def computes(batch: int) -> bool:
-        time = decode_time(roof, machine, e, context, batch)
-        return time.compute >= time.weights + time.cache
-
-    if not computes(most):
-        return None
-    low, high = 0, most
+def knee(roof: Roofline, machine: Machine, e: Efficiency, context: float) -> int:
+    """The least batch whose step takes at least twice as long as that of one sequence: up to it, sequences come half free."""
+    alone = decode_time(roof, machine, e, context).total
+    low, high = 1, 2
+    while high < 2**30 and decode_time(roof, machine, e, context, high).total < 2 * alone:
+        low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if computes(middle) else (middle, high)
+        low, high = (low, middle) if decode_time(roof, machine, e, context, middle).total >= 2 * alone else (middle, high)
     return high

@@ -19,7 +19,10 @@ SHARES = ("bandwidth", "cache")  # of a rate that nothing exceeds
 
 
 class Found(NamedTuple):
-    """What is known of a runtime on a GPU. ``layers_in_turn``: GPUs work one after the other, not together."""
+    """What is known of a runtime on a GPU. ``layers_in_turn``: GPUs work one after the other, not together.
+
+    Ranges are of measured / predicted; ``measured`` says whether a speed of this GPU is among those that they are of.
+    """
 
     runtime: str
     name: str
@@ -29,14 +32,21 @@ class Found(NamedTuple):
     host_bound: bool
     decode_range: tuple[float, float]
     prefill_range: tuple[float, float]
+    measured: bool
     sources: tuple[str, ...]
     note: str
 
 
 @cache
+def data() -> dict[str, Any]:
+    """The file."""
+    found: dict[str, Any] = json.loads((catalogue.folder() / "efficiency.json").read_bytes())
+    return found
+
+
 def runtimes() -> dict[str, dict[str, Any]]:
-    """Every runtime's data by name."""
-    found: dict[str, dict[str, Any]] = json.loads((catalogue.folder() / "efficiency.json").read_bytes())["runtimes"]
+    """Every runtime's part by name."""
+    found: dict[str, dict[str, Any]] = data()["runtimes"]
     return found
 
 
@@ -54,24 +64,26 @@ def fits(match: dict[str, Any], spec: GpuSpec, quant: str) -> bool:
     return all(checks[key](value) for key, value in match.items())
 
 
-def find(runtime: str, spec: GpuSpec, quant: str) -> Found:
+def find(runtime: str, gpu: str, spec: GpuSpec, quant: str) -> Found:
     """A runtime's efficiencies on a GPU under a quantisation. Raises UnknownName."""
     key = runtime.strip().lower().split("@")[0]
-    names = {catalogue.plain(alias): name for name, data in runtimes().items() for alias in (name, *data["aliases"])}
+    names = {catalogue.plain(alias): name for name, part in runtimes().items() for alias in (name, *part["aliases"])}
     name = names.get(catalogue.plain(key))
     if name is None:
         near = get_close_matches(key[:60], list(runtimes()), n=3)
         raise UnknownName("runtime", runtime, near, f"there are {', '.join(runtimes())}")
-    data = runtimes()[name]
-    like = runtimes()[data["like"]] if "like" in data else data
+    own = runtimes()[name]
+    like = runtimes()[own["like"]] if "like" in own else own
     chosen = next(c for c in like["classes"] if fits(c["match"], spec, quant))
-    rates = {**like.get("rates", {}), **data.get("rates", {})}
     values = {**like["stated"], **like["fitted"], **chosen["stated"], **chosen["fitted"]}
     form = next((f for f in like["formats"] if fits(f["match"], spec, quant)), None)
     for key, factor in (form["fitted"] if form and chosen["fitted"] else {}).items():
         values[key] = min(1.0, values[key] * factor) if key in SHARES else values[key] * factor
+    measured = gpu in own.get("measured_on", ())
+    wide = data()["range_of_other_gpus"]["range"]
+    decode, prefill = (like["decode_range"], like["prefill_range"]) if measured else (wide, wide)
     return Found(
-        name, chosen["name"] + (f", {form['name']}" if form else ""), values,
-        rates.get(quant, chosen["rate"]), like["layers_in_turn"], like["host_bound"], tuple(like["decode_range"]),
-        tuple(like["prefill_range"]), tuple(data["sources"]), "; ".join(n for n in (data.get("note"), chosen.get("note")) if n),
+        name, chosen["name"] + (f", {form['name']}" if form else ""), values, like.get("rates", {}).get(quant, chosen["rate"]),
+        like["layers_in_turn"], like["host_bound"], (decode[0], decode[1]), (prefill[0], prefill[1]), measured,
+        tuple(own["sources"]), "; ".join(n for n in (own.get("note"), chosen.get("note")) if n),
     )  # fmt: skip
