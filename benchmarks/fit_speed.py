@@ -2,8 +2,8 @@
 
     python -m benchmarks.fit_speed [ROUNDS]
 
-The rows and their halves are tests/speed.py's. What is minimised is the mean of |log(predicted / measured)|, cut off at log 2 so that
-no outlier pulls, a row's figures of a kind weighing as one; one parameter after the other is moved by a factor that shrinks.
+The rows and their halves are tests/speed.py's. What is minimised is the mean of |log(predicted / measured)|, cut off at log 2 so
+that no outlier pulls, a row's figures of a kind weighing as one; one parameter after the other is moved by a factor that shrinks.
 Ranges are the 10th and the 90th percentile of measured / predicted over all rows of a runtime.
 """
 
@@ -88,8 +88,8 @@ def main(rounds: int) -> None:
                 found = [c for c in cases() if c.kind == kind and c.fitted == fitted and name in ("", c.row["our_runtime"])]
                 if found:
                     count, middle, most, within = summary(found)
-                    half = "fitted" if fitted else "other"
-                    print(f"{kind:8} {half:7} {name or 'all':13} {count:4} figures, median {middle:6.1%}, 90% {most:6.1%}, within 30% {within:6.1%}")
+                    who = f"{kind:8} {'fitted' if fitted else 'other':7} {name or 'all':13}"
+                    print(f"{who} {count:4} figures, median {middle:6.1%}, 90% {most:6.1%}, within 30% {within:6.1%}")
 
 
 if __name__ == "__main__":

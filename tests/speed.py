@@ -89,7 +89,8 @@ def roofline(name: str, quant: str, ranks: int) -> Remembering:
 @cache
 def cases() -> tuple[Case, ...]:
     """Every figure that can be compared."""
-    found, turn = [], {}
+    found: list[Case] = []
+    turn: dict[str, bool] = {}
     for row in sorted(ROWS, key=lambda r: r["id"]):
         if "left_out" in row:
             continue
@@ -109,7 +110,9 @@ def _of(row: dict[str, Any], fitted: bool) -> Iterator[Case]:
         elif key in ("gen_tok_s", "total_tok_s"):
             kind = "decode" if row["input_len"] == 1 else "request"
             counted = "output" if key == "gen_tok_s" else "all"
-            yield Case(row, f"{row['input_len']}+{row['output_len']}", kind, counted, row["input_len"], row["output_len"], value, fitted)
+            yield Case(
+                row, f"{row['input_len']}+{row['output_len']}", kind, counted, row["input_len"], row["output_len"], value, fitted
+            )
 
 
 def summary(found: list[Case]) -> tuple[int, float, float, float]:
@@ -126,8 +129,8 @@ INTRO = """# Measured speeds, and what llmcalc makes of them
 Every published speed that names its model, GPU and runtime, beside ours, and nothing left out. Written by `python -m tests.speed`
 from `tests/data/inference_speed.jsonl`, which names the source of each row; a test holds the page to it.
 
-A pass takes as long as its slower side, memory or arithmetic, plus what neither hides: all-reduces under tensor parallelism and a fixed
-time per layer (`llmcalc/engines/speed.py`). The shares of the peaks that a runtime reaches on a class of GPUs are fitted by
+A pass takes as long as its slower side, memory or arithmetic, plus what neither hides: all-reduces under tensor parallelism and
+a fixed time per layer (`llmcalc/engines/speed.py`). The shares of the peaks that a runtime reaches on a class of GPUs are fitted by
 `python -m benchmarks.fit_speed` on half of the rows (every other one, in the order of their ids within a source) and scored on the
 other half. Nothing is fitted per model. What is minimised is the mean of |log(ours / measured)|, cut off at log 2.
 
@@ -180,7 +183,10 @@ def fitted_values() -> Iterator[str]:
 
 
 def _values(values: dict[str, float]) -> str:
-    shown = {k.removesuffix("_seconds"): f"{1e6 * v:.3g} us" if k.endswith("_seconds") and v < 0.1 else f"{v:g}" for k, v in values.items()}
+    shown = {
+        k.removesuffix("_seconds"): f"{1e6 * v:.3g} us" if k.endswith("_seconds") and v < 0.1 else f"{v:g}"
+        for k, v in values.items()
+    }
     return ", ".join(f"{key} {value}" for key, value in shown.items())
 
 
@@ -194,9 +200,12 @@ def table(kind: str) -> Iterator[str]:
         row, (ours, (low, high)) = case.row, case.predicted_and_range()
         ratio = ours / case.measured
         why = row.get("why", "") if abs(ratio - 1) > 0.3 else ""
-        yield (f"| {row['id']} | {row['model']}, {row['our_quant']} | {row['gpus']} x {row['our_gpu']}, {row['our_runtime']} | {case.what} | "
-               f"{case.measured:,.4g} | {ours:,.4g} | {ours * low:,.4g} to {ours * high:,.4g} | {ratio:.2f} | "
-               f"{'fitted' if case.fitted else 'other'} | {why} |")  # fmt: skip
+        cells = (
+            row["id"], f"{row['model']}, {row['our_quant']}", f"{row['gpus']} x {row['our_gpu']}, {row['our_runtime']}", case.what,
+            f"{case.measured:,.4g}", f"{ours:,.4g}", f"{ours * low:,.4g} to {ours * high:,.4g}", f"{ratio:.2f}",
+            "fitted" if case.fitted else "other", why,
+        )  # fmt: skip
+        yield f"| {' | '.join(cells)} |"
 
 
 def page() -> str:

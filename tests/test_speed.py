@@ -151,8 +151,8 @@ def test_more_never_takes_less(name: str, context: int, batch: int, quant: str |
 def test_every_gpu_has_a_class_under_every_runtime() -> None:
     from llmcalc.specs import catalogue
 
-    for entry in catalogue.entries("gpus"):
-        card = resolve.gpu(entry.name)
+    for name in catalogue.entries("gpus"):
+        card = resolve.gpu(name)
         for runtime in efficiency.runtimes():
             e = resolve.efficiency(runtime, card, "none")
             assert 0 < e.bandwidth <= 1
@@ -200,7 +200,7 @@ def test_what_was_never_measured_has_a_wide_range(run: Run) -> None:
     [
         (["llama3-8b"], "name a GPU"),
         (["llama3-8b", "--gpu", "a100-80", "--runtime", "vlm"], "did you mean vllm"),
-        (["llama3-8b", "--gpu", "a100-80", "--prompt", "0"], "at least one"),
+        (["llama3-8b", "--gpu", "a100-80", "--prompt", "0"], "not a positive whole number"),
         (["llama3-8b", "--gpu", "a100-80", "--prompt", "5000", "--output", "1", "--ctx", "4096"], "more than --ctx"),
         (["llama3-8b", "--gpu", "a100-80", "--gpus", "3", "--tp", "2"], "does not divide"),
         (["llama3-8b", "--gpu", "rtx4090", "--tp", "2", "--runtime", "llama.cpp"], "in turn"),

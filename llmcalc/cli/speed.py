@@ -9,8 +9,7 @@ import typer
 from llmcalc.cli import options as o
 
 if TYPE_CHECKING:
-    from llmcalc.engines.speed import Draft, Efficiency, Machine
-    from llmcalc.resolve import Gpu, Model
+    pass
 
 Gpus = Annotated[
     list[str] | None,
@@ -21,7 +20,9 @@ Count = Annotated[
 ]
 Tensor = Annotated[
     int | None,
-    typer.Option("--tp", min=1, max=4096, metavar="N", help="GPUs that share each layer; all, where the runtime does.", show_default=False),
+    typer.Option(
+        "--tp", min=1, max=4096, metavar="N", help="GPUs that share each layer; all, where the runtime does.", show_default=False
+    ),
 ]
 Runtime = Annotated[
     str | None,
@@ -34,14 +35,21 @@ Runtime = Annotated[
 ]
 Prompt = Annotated[
     str | None,
-    typer.Option("--prompt", metavar="TOKENS", help="Tokens of a prompt; --ctx, where neither this nor --output is given.", show_default=False),
+    typer.Option(
+        "--prompt",
+        metavar="TOKENS",
+        help="Tokens of a prompt; --ctx, where neither this nor --output is given.",
+        show_default=False,
+    ),
 ]
 Output = Annotated[
     str | None, typer.Option("--output", metavar="TOKENS", help="Tokens of an answer; speeds are its mean.", show_default=False)
 ]
 Price = Annotated[
     float | None,
-    typer.Option("--price", min=0, max=1e9, metavar="DOLLARS", help="Per GPU-hour; the catalogue's quotes unless said.", show_default=False),
+    typer.Option(
+        "--price", min=0, max=1e9, metavar="DOLLARS", help="Per GPU-hour; the catalogue's quotes unless said.", show_default=False
+    ),
 ]
 DraftModel = Annotated[
     str | None, typer.Option("--draft", metavar="MODEL", help="A draft model, for speculative decoding.", show_default=False)

@@ -48,13 +48,11 @@ class Answer(NamedTuple):
 def lengths(context: int | None, prompt: int | None, output: int | None) -> tuple[int, int] | None:
     """Tokens of prompt and answer; of --ctx alone a prompt that long and the next token. None: what the model's default is.
 
-    Raises UsageError where they do not fit into --ctx, or one is nothing.
+    Raises UsageError where they do not fit into --ctx.
     """
     if prompt is None and output is None:
         return None if context is None else (max(1, context), 1)
     found = (1 if prompt is None else prompt), (1 if output is None else output)
-    if min(found) < 1:
-        raise UsageError("--prompt and --output are at least one token")
     if context is not None and sum(found) > context:
         raise UsageError(f"--prompt {found[0]} and --output {found[1]} are more than --ctx {context}")
     return found
@@ -69,7 +67,7 @@ def default_runtime(card: resolve.Gpu, quant: str) -> str:
 def answer(q: Question) -> Answer:
     """One question answered. Raises UnknownName, UsageError, NoAnswer."""
     blueprint = q.model.blueprint
-    method, stored = resolve.stored_as(q.model, q.quant, q.dtype)
+    method, _ = resolve.stored_as(q.model, q.quant, q.dtype)
     found = resolve.efficiencies(q.runtime or default_runtime(q.card, method.name), q.card, method.name)
     machine = resolve.machine(found.runtime, q.card, method.name, q.gpus, q.tp)
     e = resolve.efficiency(found.runtime, q.card, method.name)
@@ -88,11 +86,12 @@ def answer(q: Question) -> Answer:
     (low, high), (slow, fast) = e.decode_range, e.prefill_range
     hourly = None if price is None else price * q.gpus / 3600
     time = s.mean.time
+    used = {key: value for key, value in found.values.items() if key in e._fields}
     result = {
         "model": q.model.name, "family": q.model.spec.family, "estimate": blueprint.estimate, "gpu": q.card.name, "gpus": q.gpus,
         "tp": machine.ranks, "quant": method.name, "dtype": q.dtype or blueprint.dtype, "kv_dtype": q.kv_dtype,
-        "runtime": found.runtime, "ctx": q.prompt + q.output, "prompt": q.prompt, "output": q.output, "batch": q.batch, "fits": fits,
-        "prefill_tokens_per_second": s.prefill, "prefill_tokens_per_second_low": s.prefill * slow,
+        "runtime": found.runtime, "ctx": q.prompt + q.output, "prompt": q.prompt, "output": q.output, "batch": q.batch,
+        "fits": fits,         "prefill_tokens_per_second": s.prefill, "prefill_tokens_per_second_low": s.prefill * slow,
         "prefill_tokens_per_second_high": s.prefill * fast,
         "decode_tokens_per_second": s.decode, "decode_tokens_per_second_low": s.decode * low,
         "decode_tokens_per_second_high": s.decode * high,
@@ -108,17 +107,17 @@ def answer(q: Question) -> Answer:
         "dollars_per_million_tokens": hourly and hourly / s.decode * MILLION,
         "dollars_per_million_input_tokens": hourly and hourly / s.prefill * MILLION,
         "dollars_per_million_output_tokens": hourly and hourly / s.decode * MILLION,
-        "efficiency": {"class": found.name, **{key: value for key, value in found.values.items() if key in engine.Efficiency._fields}},
+        "efficiency": {"class": found.name, **used},
     }  # fmt: skip
     if not fits:
-        notes.append(f"{q.model.name} does not fit on {q.gpus} x {q.card.name}: weights and cache are {show_bytes(needed(q.batch))}, "
-                     f"{show_bytes(room)} usable; the speed is what it would be")  # fmt: skip
+        taken = f"weights and cache are {show_bytes(needed(q.batch))}, {show_bytes(room)} usable"
+        notes.append(f"{q.model.name} does not fit on {q.gpus} x {q.card.name}: {taken}; the speed is what it would be")
     shown = f"decode {low:g} to {high:g}, prefill {slow:g} to {fast:g}"
     if found.measured:
-        how = f"measured / predicted, 10th to 90th percentile of the rows in docs/speed.md: {shown}"
+        basis = f"measured / predicted, 10th to 90th percentile of the rows in docs/speed.md: {shown}"
     else:
-        how = f"no speed of it on a {q.card.name} was measured, so the range is wide: {shown} of the estimate"
-    notes.append(f"estimated: efficiencies of {found.runtime} on {found.name}; {how}")
+        basis = f"no speed of it on a {q.card.name} was measured, so the range is wide: {shown} of the estimate"
+    notes.append(f"estimated: efficiencies of {found.runtime} on {found.name}; {basis}")
     notes += [f"{found.runtime}: {found.note}"] if found.note else []
     notes += [f"price: {quoted}"] if quoted else []
     return Answer(result, notes, _opened(s, e, found))
@@ -235,8 +234,8 @@ def many(results: list[dict[str, Any]]) -> Table:
     rows = [
         (
             r["model"] + (" (estimate)" if r["estimate"] else ""), f"{r['gpus']} x {r['gpu']}", r["runtime"],
-            _rate(r["prefill_tokens_per_second"]), _rate(r["decode_tokens_per_second"]), _range(r, "decode_tokens_per_second", _rate),
-            _seconds(r["ttft_seconds"]), _seconds(r["tpot_seconds"]), r["bound"], _dollars(r["dollars_per_million_output_tokens"]),
+            _rate(r["prefill_tokens_per_second"]), _rate(r["decode_tokens_per_second"]),
+            _range(r, "decode_tokens_per_second", _rate), _seconds(r["ttft_seconds"]), _seconds(r["tpot_seconds"]), r["bound"], _dollars(r["dollars_per_million_output_tokens"]),
         )
         for r in results
     ]  # fmt: skip

@@ -42,7 +42,8 @@ class Group(NamedTuple):
 
     def touched(self, tokens: float) -> float:
         """Experts of a layer that so many tokens are expected to pick."""
-        return self.copies * (1 - (1 - self.used / self.copies) ** tokens)
+        missed: float = (1 - self.used / self.copies) ** tokens
+        return self.copies * (1 - missed)
 
 
 class Roofline:
@@ -101,7 +102,9 @@ class Roofline:
         """Read by a rank to decode at this context; states are read and written. Heads are divided, latents are not."""
         total = 0.0
         for cache in self.blueprint.caches:
-            one = kv.entry_bytes(cache, max(1, int(context)), batch, self.kv_dtype, int(context) if self.blueprint.has_encoder else 0)
+            one = kv.entry_bytes(
+                cache, max(1, int(context)), batch, self.kv_dtype, int(context) if self.blueprint.has_encoder else 0
+            )
             total += one * (2 if cache.kind == "state" else 1) / min(self.ranks, int(cache.heads))
         return total
 
@@ -130,7 +133,9 @@ class Roofline:
             keys = start + tokens if op.window is None else min(start + tokens, int(op.window) + tokens)
             scores += int(op.depth) * int(op.heads) * rows * keys
         routed, tiles = self._experts(rows)
-        work = self._on_rank(rows, self.cache_bytes(start, batch) if start else 0, products - routed, routed, tiles, attended, scores)
+        work = self._on_rank(
+            rows, self.cache_bytes(start, batch) if start else 0, products - routed, routed, tiles, attended, scores
+        )
         return work._replace(weight_bytes=work.weight_bytes + (self.encoder_bytes * self.part if not start else 0))
 
     def _experts(self, rows: int) -> tuple[float, float]:
@@ -138,9 +143,7 @@ class Roofline:
         routed = sum(g.row_flops * g.used * rows for g in self.groups)
         return routed, sum(g.row_flops * g.touched(rows) for g in self.groups)
 
-    def _on_rank(
-        self, rows: int, cache: float, dense: float, routed: float, tiles: float, attended: float, scores: float
-    ) -> Work:
+    def _on_rank(self, rows: int, cache: float, dense: float, routed: float, tiles: float, attended: float, scores: float) -> Work:
         n = self.ranks
         message = float(product((2, rows, self.hidden)))
         return Work(self.weight_bytes(rows), cache, dense / n, routed / n, tiles / n, attended / n, scores / n, message)

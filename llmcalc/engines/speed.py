@@ -83,7 +83,9 @@ def pass_time(work: Work, layers: int, machine: Machine, e: Efficiency) -> Time:
     flops = work.dense_flops + work.expert_flops + work.tile_flops * e.expert_tile + (0 if e.score_bytes else work.attention_flops)
     link = (machine.stages - 1) * e.hop_seconds
     if machine.ranks > 1:
-        moved = 0.0 if machine.link is None else 2 * (machine.ranks - 1) / machine.ranks * work.message_bytes / (machine.link * e.link)
+        moved = (
+            0.0 if machine.link is None else 2 * (machine.ranks - 1) / machine.ranks * work.message_bytes / (machine.link * e.link)
+        )
         link += 2 * layers * (moved + e.reduce_seconds)
     return Time(
         work.weight_bytes / (machine.bandwidth * e.bandwidth),

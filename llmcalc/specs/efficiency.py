@@ -6,6 +6,7 @@ without classes of its own is ``like`` another.
 """
 
 import json
+from collections.abc import Callable
 from difflib import get_close_matches
 from functools import cache
 from typing import Any, NamedTuple
@@ -13,7 +14,6 @@ from typing import Any, NamedTuple
 from llmcalc.errors import UnknownName
 from llmcalc.specs import catalogue
 from llmcalc.specs.gpu import GpuSpec
-
 
 SHARES = ("bandwidth", "cache")  # of a rate that nothing exceeds
 
@@ -53,15 +53,15 @@ def runtimes() -> dict[str, dict[str, Any]]:
 def fits(match: dict[str, Any], spec: GpuSpec, quant: str) -> bool:
     """Whether a class is for this GPU and quantisation; a condition that it does not have always holds."""
     intensity = 1e3 * (spec.tflops.fp16 or spec.tflops.fp32 or 0) / spec.bandwidth_gb_s
-    checks = {
-        "vendors": lambda allowed: spec.vendor in allowed,
-        "architectures": lambda allowed: spec.architecture in allowed,
-        "memory": lambda prefix: (spec.memory_type or "").startswith(prefix),
-        "unified": lambda wanted: ((spec.memory_type or "").endswith("unified")) == wanted,
-        "most_flops_per_byte": lambda most: intensity <= most,
-        "quants": lambda allowed: quant in allowed,
+    holds: dict[str, Callable[[], bool]] = {
+        "vendors": lambda: spec.vendor in match["vendors"],
+        "architectures": lambda: spec.architecture in match["architectures"],
+        "memory": lambda: (spec.memory_type or "").startswith(match["memory"]),
+        "unified": lambda: (spec.memory_type or "").endswith("unified") == match["unified"],
+        "most_flops_per_byte": lambda: intensity <= match["most_flops_per_byte"],
+        "quants": lambda: quant in match["quants"],
     }
-    return all(checks[key](value) for key, value in match.items())
+    return all(holds[key]() for key in match)
 
 
 def find(runtime: str, gpu: str, spec: GpuSpec, quant: str) -> Found:
