@@ -235,7 +235,8 @@ def many(results: list[dict[str, Any]]) -> Table:
         (
             r["model"] + (" (estimate)" if r["estimate"] else ""), f"{r['gpus']} x {r['gpu']}", r["runtime"],
             _rate(r["prefill_tokens_per_second"]), _rate(r["decode_tokens_per_second"]),
-            _range(r, "decode_tokens_per_second", _rate), _seconds(r["ttft_seconds"]), _seconds(r["tpot_seconds"]), r["bound"], _dollars(r["dollars_per_million_output_tokens"]),
+            _range(r, "decode_tokens_per_second", _rate), _seconds(r["ttft_seconds"]), _seconds(r["tpot_seconds"]), r["bound"],
+            _dollars(r["dollars_per_million_output_tokens"]),
         )
         for r in results
     ]  # fmt: skip
