@@ -88,9 +88,11 @@ def test_a_prompt_in_pieces_costs_what_it_costs_whole() -> None:
 @pytest.mark.parametrize(
     ("work", "seconds", "bound"),
     [
-        (Work(1e12, 0, 1e13, 0, 0, 0, 0, 0), 1.0, "weights"),
-        (Work(1e11, 5e11, 1e13, 0, 0, 0, 0, 0), 0.6, "cache"),
-        (Work(1e11, 0, 5e13, 2e13, 0, 1e13, 0, 0), 0.8, "compute"),
+        (Work(1e12, 0, 0, 1e13, 0, 0, 0, 0, 0), 1.0, "weights"),
+        (Work(1e11, 0, 5e11, 1e13, 0, 0, 0, 0, 0), 0.6, "cache"),
+        (Work(1e11, 0, 0, 5e13, 2e13, 0, 1e13, 0, 0), 0.8, "compute"),
+        # experts: 0.1 s of reading is not hidden behind 0.2 s of their products
+        (Work(1e11, 1e11, 0, 5e13, 2e13, 0, 1e13, 0, 0), 0.9, "compute"),
     ],
 )
 def test_the_slower_side_decides(work: Work, seconds: float, bound: str) -> None:
@@ -101,7 +103,7 @@ def test_the_slower_side_decides(work: Work, seconds: float, bound: str) -> None
 
 def test_all_reduces_over_the_link() -> None:
     e = PLAIN._replace(link=1.0, reduce_seconds=1e-6)
-    time = engine.pass_time(Work(0, 0, 0, 0, 0, 0, 0, 1e8), 10, GPU._replace(ranks=4), e)
+    time = engine.pass_time(Work(0, 0, 0, 0, 0, 0, 0, 0, 1e8), 10, GPU._replace(ranks=4), e)
     # 20 all-reduces of 2 x 3/4 of 0.1 GB over 100 GB/s, and a microsecond each
     assert time.total == pytest.approx(20 * (1.5e8 / 1e11 + 1e-6))
 

@@ -98,7 +98,7 @@ def answer(q: Question) -> Answer:
         "ttft_seconds": s.ttft, "ttft_seconds_low": s.ttft / fast, "ttft_seconds_high": s.ttft / slow,
         "tpot_seconds": s.tpot, "tpot_seconds_low": s.tpot / high, "tpot_seconds_high": s.tpot / low,
         "request_seconds": s.ttft + q.output * s.tpot, "bound": time.bound, "prefill_bound": s.prefill_bound,
-        "step": {"weights_seconds": time.weights, "cache_seconds": time.cache, "compute_seconds": time.compute,
+        "step": {"weights_seconds": time.weights, "cache_seconds": time.cache, "compute_seconds": time.compute, "experts_seconds": time.experts,
                  "link_seconds": time.link, "overhead_seconds": time.overhead, "draft_seconds": s.mean.draft_seconds,
                  "tokens": s.mean.tokens},
         "knee_batch": engine.knee(roof, machine, e, q.prompt + q.output / 2),
@@ -171,6 +171,8 @@ def _opened(s: engine.Speed, e: engine.Efficiency, found: Any) -> list[Quantity]
             seconds("weights", time.weights, f"{100 * e.bandwidth:.0f}% of the bandwidth"),
             seconds("cache", time.cache, f"{100 * e.cache:.0f}% of the bandwidth"), seconds("link", time.link),
         ]  # fmt: skip
+    if time.experts:
+        parts.append(seconds("experts", time.experts, "what does not overlap"))
     if not time.host_bound:
         parts.append(seconds("overhead", time.overhead, f"{1e6 * e.layer_seconds:.0f} us a layer"))
     if s.mean.draft_seconds:
@@ -200,7 +202,7 @@ def _dollars(value: float | None) -> str:
 def one(r: dict[str, Any], unit: str) -> list[Table]:  # noqa: ARG001 - bytes are not shown
     """One model on one kind of GPU, and what batches make of it."""
     step = r["step"]
-    parts = {name: step[f"{name}_seconds"] for name in ("weights", "cache", "compute", "link", "overhead", "draft")}
+    parts = {name: step[f"{name}_seconds"] for name in ("weights", "cache", "compute", "experts", "link", "overhead", "draft")}
     spent = ", ".join(f"{name} {_seconds(value)}" for name, value in parts.items() if value)
     rows = [
         (f"prefill, {r['prompt']:,} tokens", f"{_rate(r['prefill_tokens_per_second'])} tokens/s",

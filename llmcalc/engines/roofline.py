@@ -18,11 +18,12 @@ from llmcalc.errors import NoAnswer
 class Work(NamedTuple):
     """One pass on one rank: bytes read, FLOPs by kind, elements of attention scores, bytes of one all-reduce.
 
-    ``expert_rows`` are rows of experts' FLOPs that a tile of one more row for each touched expert adds: a kernel works through
-    whole tiles, and pays for rows that nobody sent.
+    ``expert_bytes`` is the part of the weights that are routed experts. ``tile_flops`` is what one more row for each expert that is
+    touched adds: a kernel works through whole tiles, and pays for rows that nobody sent (a single row needs no tile).
     """
 
     weight_bytes: float
+    expert_bytes: float
     cache_bytes: float
     dense_flops: float
     expert_flops: float
@@ -95,8 +96,11 @@ class Roofline:
 
     def weight_bytes(self, tokens: float) -> float:
         """Read by a rank in a pass over so many tokens of all sequences."""
-        routed = sum(g.weight_bytes * g.touched(tokens) / g.copies for g in self.groups)
-        return (self.dense_bytes + routed) * self.part
+        return self.dense_bytes * self.part + self.expert_bytes(tokens)
+
+    def expert_bytes(self, tokens: float) -> float:
+        """Of them those of routed experts."""
+        return self.part * sum(g.weight_bytes * g.touched(tokens) / g.copies for g in self.groups)
 
     def cache_bytes(self, context: float, batch: int) -> float:
         """Read by a rank to decode at this context; states are read and written. Heads are divided, latents are not."""
@@ -141,12 +145,22 @@ class Roofline:
     def _experts(self, rows: int) -> tuple[float, float]:
         """FLOPs of routed experts, and what one more row for each that is touched adds."""
         routed = sum(g.row_flops * g.used * rows for g in self.groups)
-        return routed, sum(g.row_flops * g.touched(rows) for g in self.groups)
+        return routed, sum(g.row_flops * g.touched(rows) for g in self.groups) if rows > 1 else 0.0
 
     def _on_rank(self, rows: int, cache: float, dense: float, routed: float, tiles: float, attended: float, scores: float) -> Work:
         n = self.ranks
         message = float(product((2, rows, self.hidden)))
-        return Work(self.weight_bytes(rows), cache, dense / n, routed / n, tiles / n, attended / n, scores / n, message)
+        return Work(
+            self.weight_bytes(rows),
+            self.expert_bytes(rows),
+            cache,
+            dense / n,
+            routed / n,
+            tiles / n,
+            attended / n,
+            scores / n,
+            message,
+        )
 
     def _keys(self, op: Op, context: float) -> int:
         keys = int(context) if op.window is None else min(int(context), int(op.window))

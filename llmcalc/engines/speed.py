@@ -6,6 +6,7 @@ Pope et al. 2022, arXiv:2211.05102, for transformers):
     memory      weights / (bandwidth x e_w) + cache / (bandwidth x e_c)
     compute     FLOPs / (dense rate x e_f)
     link        two all-reduces a layer under tensor parallelism, each 2 (n - 1) / n of its message over the link, and a latency
+    experts     kernels of routed experts have few rows each and do not hide their reading behind their arithmetic: both add up
     overhead    a fixed time per layer: launches, and kernels too small to fill a GPU
 
 The efficiencies are of a runtime and a class of GPUs, fitted on published measurements (docs/speed.md). Where layers are
@@ -51,11 +52,15 @@ class Machine(NamedTuple):
 
 
 class Time(NamedTuple):
-    """Seconds of one pass by what they go to. ``compute`` and memory (``weights`` and ``cache``) overlap; the rest adds up."""
+    """Seconds of one pass by what they go to. ``compute`` and memory (``weights`` and ``cache``) overlap; the rest adds up.
+
+    ``experts`` is what of routed experts does not overlap.
+    """
 
     weights: float
     cache: float
     compute: float
+    experts: float
     link: float
     overhead: float
     host_bound: bool = False
@@ -63,7 +68,7 @@ class Time(NamedTuple):
     @property
     def total(self) -> float:
         """How long the pass takes."""
-        gpu = max(self.weights + self.cache, self.compute) + self.link
+        gpu = max(self.weights + self.cache, self.compute) + self.experts + self.link
         return max(gpu, self.overhead) if self.host_bound else gpu + self.overhead
 
     @property
@@ -79,8 +84,9 @@ class Time(NamedTuple):
 
 def pass_time(work: Work, layers: int, machine: Machine, e: Efficiency) -> Time:
     """One pass of one rank through all layers."""
-    scored = work.scores * e.score_bytes / (machine.bandwidth * e.bandwidth)
-    flops = work.dense_flops + work.expert_flops + work.tile_flops * e.expert_tile + (0 if e.score_bytes else work.attention_flops)
+    rate, bandwidth = machine.flops * e.compute, machine.bandwidth * e.bandwidth
+    routed = (work.expert_flops + work.tile_flops * e.expert_tile) / rate
+    attended = work.scores * e.score_bytes / bandwidth if e.score_bytes else work.attention_flops / rate
     link = (machine.stages - 1) * e.hop_seconds
     if machine.ranks > 1:
         moved = (
@@ -88,9 +94,10 @@ def pass_time(work: Work, layers: int, machine: Machine, e: Efficiency) -> Time:
         )
         link += 2 * layers * (moved + e.reduce_seconds)
     return Time(
-        work.weight_bytes / (machine.bandwidth * e.bandwidth),
+        work.weight_bytes / bandwidth,
         work.cache_bytes / (machine.bandwidth * e.cache),
-        flops / (machine.flops * e.compute) + scored,
+        work.dense_flops / rate + routed + attended,
+        min(work.expert_bytes / bandwidth, routed),
         link,
         layers * e.layer_seconds,
         e.host_bound,
