@@ -5,7 +5,7 @@ python benchmarks/fit.py
 
 import time
 
-from llmcalc import resolve
+from llmcalc import hardware, resolve
 from llmcalc.engines import fit, serving
 from llmcalc.engines.runtimes import Card, Case, Settings
 from llmcalc.errors import LlmcalcError
@@ -15,7 +15,7 @@ from llmcalc.specs import catalogue
 def main() -> None:
     """Print a line for each way of asking."""
     models = resolve.whole_catalogue()
-    cards = [resolve.gpu(name) for name in catalogue.entries("gpus")]
+    cards = [hardware.gpu(name) for name in catalogue.entries("gpus")]
     start, asked = time.perf_counter(), 0
     for m in models:
         try:
@@ -28,7 +28,7 @@ def main() -> None:
     spent = time.perf_counter() - start
     print(f"{'no runtime':12} {asked:7,} answers in {spent:6.2f} s, {asked / spent:9,.0f} per second")
     for name in ("vllm", "sglang", "llama.cpp", "transformers"):
-        runtime, start, asked = resolve.runtime(name), time.perf_counter(), 0
+        runtime, start, asked = hardware.runtime(name), time.perf_counter(), 0
         for m in models[:: len(models) // 40]:
             for card in cards[::10]:
                 seen = Card(card.usable_bytes, card.spec.driver_bytes or card.usable_bytes, card.spec.architecture)

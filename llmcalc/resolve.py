@@ -1,6 +1,5 @@
 """MODEL on the command line -> blueprint; --quant and --gpu -> what the engines take."""
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -9,14 +8,11 @@ from llmcalc.blueprint.parts import Blueprint
 from llmcalc.errors import SpecError, UnknownName, Unpublished, UsageError
 from llmcalc.specs import catalogue
 from llmcalc.specs.model import ModelSpec
-from llmcalc.units import MiB
 
 if TYPE_CHECKING:
-    from llmcalc.engines.runtimes import Runtime
     from llmcalc.engines.weights import Method
     from llmcalc.importers import sources
     from llmcalc.importers.tensors import Checkpoint
-    from llmcalc.specs.gpu import GpuSpec
     from llmcalc.specs.quant import Format
 
 DEFAULT_CONTEXT = 8192
@@ -34,20 +30,6 @@ class Model(NamedTuple):
     path: Path
     notes: tuple[str, ...] = ()
     checkpoint: "Checkpoint | None" = None
-
-
-class Gpu(NamedTuple):
-    """A GPU that was asked for: what a process gets of its memory, and where that figure comes from."""
-
-    name: str
-    spec: "GpuSpec"
-    usable_bytes: int
-    usable_source: str
-
-    @property
-    def is_measured(self) -> bool:
-        """Whether the memory is more than what stands on the box."""
-        return self.spec.cuda_bytes is not None or self.spec.driver_bytes is not None
 
 
 def _spec_file(text: str) -> Path | None:
@@ -241,50 +223,6 @@ def unquantised() -> "Method":
     from llmcalc.engines.weights import Method
 
     return Method("none", (), {})
-
-
-def gpu(text: str) -> Gpu:
-    """A GPU by name. Its memory is what CUDA reports, else what the driver lists, else what the box says."""
-    name, spec = catalogue.gpu_spec(text)
-    if spec.cuda_bytes is not None:
-        bytes_, source = spec.cuda_bytes, f"what {'CUDA' if spec.vendor == 'NVIDIA' else 'the runtime'} reports to a process"
-    elif spec.driver_bytes is not None:
-        bytes_, source = spec.driver_bytes, "what the driver lists; a process gets a little less"
-    else:
-        bytes_, source = marketed_bytes(spec), "as marketed, in GiB; what a process gets is not known"
-    if spec.devices > 1:
-        bytes_, source = bytes_ // spec.devices, f"{source}; one of its {spec.devices} devices"
-    return Gpu(name, spec, bytes_, source)
-
-
-def runtime(text: str) -> "Runtime":
-    """A serving runtime, NAME or NAME@VERSION. Raises UnknownName, UsageError for a version that is none."""
-    from llmcalc.engines.runtimes import Padding, Rules, Runtime
-
-    asked, mark, version = text.partition("@")
-    name, spec = catalogue.runtime_spec(asked)
-    if mark and not _version(version):
-        raise UsageError(f"--runtime {text}: found {version!r}, allowed: a version, as {name}@0.10.1")
-    rules = {key: value for key, value in vars(spec.allocation).items() if value is not None}
-    for change in spec.versions:
-        if mark and _holds(version, change.before, change.since):
-            rules |= {key: value for key, value in vars(change).items() if key in Rules._fields and value is not None}
-    paddings = tuple(Padding(tuple(p.quants), tuple(p.architectures), p.inner, p.read, p.written) for p in spec.expert_padding)
-    return Runtime(name, version, spec.kind, Rules(**rules), paddings, tuple(spec.sources), dict(spec.error_percent or {}))
-
-
-def _version(text: str) -> tuple[int, ...]:
-    """The numbers of a version: v0.10.1, 0.6.3.post1, b5280."""
-    return tuple(int(part) for part in re.findall(r"\d+", text[:40]))
-
-
-def _holds(version: str, before: str | None, since: str | None) -> bool:
-    return (before is None or _version(version) < _version(before)) and (since is None or _version(version) >= _version(since))
-
-
-def marketed_bytes(spec: "GpuSpec") -> int:
-    """The box's gigabytes read as GiB, as memory chips are made."""
-    return round(spec.marketed_gb * 1024) * MiB
 
 
 def context_of(asked: int | None, blueprint: Blueprint) -> int:

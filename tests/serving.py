@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from llmcalc import resolve
+from llmcalc import hardware, resolve
 from llmcalc.engines.runtime_llamacpp import HOST, LlamaCppPlan
 from llmcalc.engines.runtime_sglang import SglangPlan
 from llmcalc.engines.runtime_transformers import TransformersPlan
@@ -54,7 +54,7 @@ def dtype(name: str | None) -> str:
 def card(row: dict[str, Any]) -> Card:
     """The GPU of a row; where the catalogue has none, as large as the log says."""
     if row.get("our_gpu"):
-        found = resolve.gpu(row["our_gpu"])
+        found = hardware.gpu(row["our_gpu"])
         return Card(found.usable_bytes, found.spec.driver_bytes or found.usable_bytes, found.spec.architecture)
     size = int(row["measured"].get("total_gpu_memory_gib", 80) * GiB)
     return Card(size, size)
@@ -65,7 +65,7 @@ def case(row: dict[str, Any], **settings: Any) -> Case:
     found, quant = model(row["ours"]), row.get("our_quant")
     version = row.get("vllm_version", "").removeprefix("v")
     name = {"llamacpp": "llama.cpp"}.get(row["kind"], row["kind"])
-    runtime = resolve.runtime(name + (f"@{version}" if version else FORMS.get(row.get("kv_form", ""), "")))
+    runtime = hardware.runtime(name + (f"@{version}" if version else FORMS.get(row.get("kv_form", ""), "")))
     if row.get("enforce_eager"):
         runtime = runtime._replace(rules=runtime.rules._replace(graphs_in_budget=False))
     method = resolve.method(quant) if quant else resolve.unquantised()

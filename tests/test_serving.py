@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmcalc import resolve
+from llmcalc import hardware, resolve
 from llmcalc.blueprint.parts import Blueprint
 from llmcalc.cli import machine
 from llmcalc.engines import ranks, serving, weights
@@ -51,7 +51,7 @@ def test_stated_errors_are_those_measured() -> None:
                        ("transformers", {"required_bytes": "peak"}),
                        ("llama.cpp", {"weight_bytes": "model_buffer", "kv_bytes": "cache", "activation_bytes": "compute_buffer"}),
                        ):  # fmt: skip
-        assert resolve.runtime(name).errors == {key: pytest.approx(100 * measured[what][1], abs=0.1) for key, what in said.items()}
+        assert hardware.runtime(name).errors == {key: pytest.approx(100 * measured[what][1], abs=0.1) for key, what in said.items()}
 
 
 def full(size: int) -> Kind:
@@ -114,7 +114,7 @@ def test_pipeline_stages(layers: int, count: int, sizes: list[int]) -> None:
     ],
 )  # fmt: skip
 def test_versions(text: str, field: str, value: Any) -> None:
-    assert getattr(resolve.runtime(text).rules, field) == value
+    assert getattr(hardware.runtime(text).rules, field) == value
 
 
 @pytest.mark.parametrize(
@@ -123,15 +123,15 @@ def test_versions(text: str, field: str, value: Any) -> None:
     [("h100-sxm", 1, 0.835), ("rtx4090", 1, 0.847)],
 )
 def test_static_share(gpu: str, tp: int, share: float) -> None:
-    assert static_share(resolve.gpu(gpu).spec.driver_bytes or 0, tp, 1) == pytest.approx(share, abs=0.002)
+    assert static_share(hardware.gpu(gpu).spec.driver_bytes or 0, tp, 1) == pytest.approx(share, abs=0.002)
 
 
 def case(b: Blueprint, name: str, size: int, split: Split, **said: Any) -> Case:
-    return Case(b, resolve.unquantised(), "", resolve.runtime(name), Card(size, size), split, Settings(**said))
+    return Case(b, resolve.unquantised(), "", hardware.runtime(name), Card(size, size), split, Settings(**said))
 
 
 def split_for(b: Blueprint, name: str, gpus: int) -> Split:
-    return serving.split_over(b, resolve.runtime(name).kind, gpus)
+    return serving.split_over(b, hardware.runtime(name).kind, gpus)
 
 
 @given(specs(), st.sampled_from(RUNTIMES), st.integers(1, 4), st.integers(1, 40_000), st.integers(1, 40), st.integers(1, 40))

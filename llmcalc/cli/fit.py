@@ -123,7 +123,7 @@ def fit(
 
     Exit 1 if a named model does not fit, or --solve finds nothing.
     """
-    from llmcalc import resolve
+    from llmcalc import hardware, resolve
     from llmcalc.cli import fit_rows, fit_tables
     from llmcalc.errors import UsageError
     from llmcalc.report.document import Document
@@ -132,7 +132,7 @@ def fit(
 
     form = o.form_of(form, json)
     cards, found = _cards(gpu, solve)
-    serving = resolve.runtime(runtime) if runtime else None
+    serving = hardware.runtime(runtime) if runtime else None
     degrees = {"tp": tp, "pp": pp, "ep": ep, "dp": dp}
     only = {"utilization": utilization, "ngl": ngl, "ubatch": ubatch, "max-num-seqs": max_num_seqs, "kv-memory": kv_memory,
             "value-dtype": value_dtype, "state-dtype": state_dtype,
@@ -177,21 +177,21 @@ def fit(
 
 def _cards(names: list[str] | None, solve: str | None) -> tuple[list[Any], int | None]:
     """The GPUs asked for, and how many of them this machine has where it was asked."""
-    from llmcalc import resolve
+    from llmcalc import hardware
     from llmcalc.errors import UsageError
 
     if not names:
         if solve == "gpu":
             from llmcalc.specs import catalogue
 
-            return [resolve.gpu(name) for name in catalogue.entries("gpus")], None
+            return [hardware.gpu(name) for name in catalogue.entries("gpus")], None
         raise UsageError("name a GPU: --gpu a100-80 (llmcalc gpus lists them)")
     if names == ["auto"]:
         from llmcalc.cli.machine import gpus_here
 
         card, count = gpus_here()
         return [card], count
-    return [resolve.gpu(name) for name in names], None
+    return [hardware.gpu(name) for name in names], None
 
 
 def _check(only: dict[str, Any], serving: Any, reserve: str | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from llmcalc import resolve
+from llmcalc import hardware, resolve
 from llmcalc.cli import options as o
 from llmcalc.engines import fit as engine
 from llmcalc.engines.demand import RESERVE_BYTES as RESERVE
@@ -59,13 +59,13 @@ class Row(NamedTuple):
 
     result: dict[str, Any]
     model: resolve.Model
-    card: resolve.Gpu
+    card: hardware.Gpu
     method: Method
     demand: engine.Demand | None = None
     case: Case | None = None
 
 
-def rows(question: Question, models: list[resolve.Model], cards: list[resolve.Gpu], *, named: bool) -> tuple[list[Row], list[str]]:
+def rows(question: Question, models: list[resolve.Model], cards: list[hardware.Gpu], *, named: bool) -> tuple[list[Row], list[str]]:
     """A row for every model and GPU. In a run over the catalogue, models that a runtime cannot have are left out, with a note."""
     found, left_out = [], []
     for m in models:
@@ -92,7 +92,7 @@ def prepared(question: Question, m: resolve.Model, method: Method) -> engine.Dem
 def answer(
     question: Question,
     m: resolve.Model,
-    card: resolve.Gpu,
+    card: hardware.Gpu,
     method: Method,
     *,
     gpus: int | None = None,
@@ -127,7 +127,7 @@ def filled(head: dict[str, Any], load: engine.Load, available: int, *, fits: boo
 def _alone(
     question: Question,
     m: resolve.Model,
-    card: resolve.Gpu,
+    card: hardware.Gpu,
     method: Method,
     head: dict[str, Any],
     gpus: int,
@@ -160,7 +160,7 @@ def figure(row: Row) -> tuple[str, Quantity]:
 
 
 def notes(
-    question: Question, models: list[resolve.Model], found: list[Row], cards: list[resolve.Gpu], unit: str, *, named: bool
+    question: Question, models: list[resolve.Model], found: list[Row], cards: list[hardware.Gpu], unit: str, *, named: bool
 ) -> list[str]:
     """What is taken for granted, once."""
     said: list[str] = []

@@ -14,7 +14,7 @@ from llmcalc.engines.runtimes import Card, Case, Plan, Runtime, Settings, Split
 from llmcalc.errors import UsageError
 
 if TYPE_CHECKING:
-    from llmcalc import resolve
+    from llmcalc import hardware, resolve
     from llmcalc.engines.weights import Method
 
 
@@ -36,7 +36,7 @@ def row(
     question: Question,
     runtime: Runtime,
     m: resolve.Model,
-    card: resolve.Gpu,
+    card: hardware.Gpu,
     method: Method,
     head: dict[str, Any],
     gpus: int | None,

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from llmcalc import resolve
+from llmcalc import hardware, resolve
 from llmcalc.cli import fit_rows
 from llmcalc.cli.fit_rows import Question, Row
 from llmcalc.errors import NoAnswer, UsageError
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 # What fit_rows.prepared made of a model.
 Ready = Any
-Solver = Callable[[Question, resolve.Model, list[resolve.Gpu]], list[Row]]
+Solver = Callable[[Question, resolve.Model, list[hardware.Gpu]], list[Row]]
 
 
 def solved(
-    question: Question, what: str, models: list[resolve.Model], cards: list[resolve.Gpu], *, named: bool
+    question: Question, what: str, models: list[resolve.Model], cards: list[hardware.Gpu], *, named: bool
 ) -> tuple[list[Row], list[str]]:
     """The rows that answer, and notes. Raises UsageError for a question that has what it asks for already."""
     if what == "model":
@@ -46,7 +46,7 @@ def _method(question: Question, m: resolve.Model) -> Method:
     return resolve.stored_as(m, question.quant, question.dtype)[0]
 
 
-def _context(question: Question, m: resolve.Model, cards: list[resolve.Gpu]) -> list[Row]:
+def _context(question: Question, m: resolve.Model, cards: list[hardware.Gpu]) -> list[Row]:
     """The question again at the largest context; as it was where not even one token fits, or nothing bounds it."""
     method, found = _method(question, m), []
     ready = fit_rows.prepared(question, m, method)
@@ -57,7 +57,7 @@ def _context(question: Question, m: resolve.Model, cards: list[resolve.Gpu]) -> 
     return found
 
 
-def _batch(question: Question, m: resolve.Model, cards: list[resolve.Gpu]) -> list[Row]:
+def _batch(question: Question, m: resolve.Model, cards: list[hardware.Gpu]) -> list[Row]:
     """The question again at the largest batch."""
     method, found = _method(question, m), []
     ready = fit_rows.prepared(question, m, method)
@@ -68,14 +68,14 @@ def _batch(question: Question, m: resolve.Model, cards: list[resolve.Gpu]) -> li
     return found
 
 
-def _on_fewest(question: Question, m: resolve.Model, card: resolve.Gpu, method: Method, ready: Ready) -> Row:
+def _on_fewest(question: Question, m: resolve.Model, card: hardware.Gpu, method: Method, ready: Ready) -> Row:
     """The question again on the fewest GPUs; as it was where no number is enough."""
     row = fit_rows.answer(question, m, card, method, ready=ready)
     fewest = row.result["min_gpus"]
     return fit_rows.answer(question, m, card, method, gpus=fewest, ready=ready) if fewest and fewest != row.result["gpus"] else row
 
 
-def _gpus(question: Question, m: resolve.Model, cards: list[resolve.Gpu]) -> list[Row]:
+def _gpus(question: Question, m: resolve.Model, cards: list[hardware.Gpu]) -> list[Row]:
     if question.gpus is not None or question.given:
         raise UsageError("--solve gpus looks for how many; leave --gpus, --tp, --pp and --dp out")
     method = _method(question, m)
@@ -83,13 +83,13 @@ def _gpus(question: Question, m: resolve.Model, cards: list[resolve.Gpu]) -> lis
     return [_on_fewest(question, m, card, method, ready) for card in cards]
 
 
-def price(card: resolve.Gpu) -> float | None:
+def price(card: hardware.Gpu) -> float | None:
     """Dollars for an hour of one: the middle of what providers ask; None where nobody was asked."""
     asked = [quote.usd_per_hour for quote in card.spec.prices]
     return median(asked) / card.spec.devices if asked else None
 
 
-def _gpu(question: Question, m: resolve.Model, cards: list[resolve.Gpu]) -> list[Row]:
+def _gpu(question: Question, m: resolve.Model, cards: list[hardware.Gpu]) -> list[Row]:
     """The cheapest that fits, by the hour: on the number asked for, else on as few as it takes."""
     method, best = _method(question, m), None
     ready = fit_rows.prepared(question, m, method)
@@ -122,7 +122,7 @@ def methods(question: Question) -> list[Method]:
     return found
 
 
-def _quant(question: Question, m: resolve.Model, cards: list[resolve.Gpu]) -> list[Row]:
+def _quant(question: Question, m: resolve.Model, cards: list[hardware.Gpu]) -> list[Row]:
     """The quantisation with most bits that fits, of those with no more than the model's own dtype."""
     from llmcalc.engines import weights
 
@@ -141,7 +141,7 @@ def _quant(question: Question, m: resolve.Model, cards: list[resolve.Gpu]) -> li
     return found
 
 
-def _largest_models(question: Question, models: list[resolve.Model], cards: list[resolve.Gpu]) -> list[Row]:
+def _largest_models(question: Question, models: list[resolve.Model], cards: list[hardware.Gpu]) -> list[Row]:
     """The model with most parameters that fits, on each kind of GPU."""
     order = sorted(models, key=lambda m: -sum(w.elements for w in m.blueprint.weights))
     found = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from llmcalc import resolve
+from llmcalc import hardware
 from llmcalc.errors import UsageError
 from llmcalc.specs import catalogue
 from llmcalc.specs.gpu import GpuSpec, Tflops
@@ -59,21 +59,21 @@ def amd(drm: Path = DRM) -> list[Here]:
     return found
 
 
-def _spec(here: Here) -> resolve.Gpu:
+def _spec(here: Here) -> hardware.Gpu:
     """The catalogue's GPU of that name and memory, else one of the driver's figures alone."""
     plain = catalogue.plain(here.name).removeprefix("nvidia").removeprefix("geforce").removeprefix("amd")
     size = round(here.bytes / GiB)
     for name in (here.name, plain, f"{plain}{size}gb", f"{plain}{size}"):
         if catalogue.knows("gpus", name):
-            return resolve.gpu(name)
+            return hardware.gpu(name)
     spec = GpuSpec(
         title=here.name, vendor=here.vendor, architecture="unknown", marketed_gb=float(size), bandwidth_gb_s=0.0, tflops=Tflops(),
         sources=["the driver"], driver_bytes=here.bytes,
     )  # fmt: skip
-    return resolve.Gpu(here.name, spec, here.bytes, "what the driver lists; a process gets a little less")
+    return hardware.Gpu(here.name, spec, here.bytes, "what the driver lists; a process gets a little less")
 
 
-def gpus_here() -> tuple[resolve.Gpu, int]:
+def gpus_here() -> tuple[hardware.Gpu, int]:
     """This machine's GPU and how many of it there are; of several kinds the most memory. Raises UsageError where there is none."""
     found = nvidia() or amd()
     if not found:

@@ -114,7 +114,7 @@ def train(
     json: o.Json = False,
 ) -> int:
     """Memory of one training step: weights, gradients, optimizer, activations, and where the peak is. Exit 1 if it does not fit."""
-    from llmcalc import resolve
+    from llmcalc import hardware, resolve
     from llmcalc.engines import training as engine
     from llmcalc.engines.recipe import ITEMS, Recipe
     from llmcalc.errors import NoAnswer
@@ -124,7 +124,7 @@ def train(
 
     form = o.form_of(form, json)
     asked, kept = o.context(seq, "--seq"), parse_bytes(reserve, "--reserve")
-    card = None if gpu is None else resolve.gpu(gpu)
+    card = None if gpu is None else hardware.gpu(gpu)
     chosen, named = resolve.chosen(models, family)
     kernel = attention or ("efficient" if precision == "fp32" else "flash")
     recipe = Recipe(

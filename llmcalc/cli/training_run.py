@@ -11,8 +11,9 @@ from llmcalc.report.document import Table
 from llmcalc.units import parse_count, show_count, show_flops
 
 if TYPE_CHECKING:
+    from llmcalc.hardware import Gpu
     from llmcalc.quantity import Kind
-    from llmcalc.resolve import Gpu, Model
+    from llmcalc.resolve import Model
 
 # Figures that an assumption spreads, with the key of each and how it is shown.
 SPREAD = ("tokens", "mfu", "gpu_hours", "gpus", "days", "energy_mwh", "co2_tonnes", "cost_dollars")
@@ -30,7 +31,7 @@ class Terms(NamedTuple):
 def terms(card: Gpu | None, price: float | None, power: float | None, pue: float | None, carbon: str, precision: str) -> Terms:
     """The terms of a run, from options or the catalogue. Raises UsageError, UnknownName, UnitError."""
     notes, sources = [], {}
-    prices, sources["cost_dollars"] = _prices(card, price)
+    prices, sources["cost_dollars"] = hourly_prices(card, price)
     if price is None and prices[0] is not None:
         notes.append(f"price: {sources['cost_dollars']}")
     watts = power
@@ -59,7 +60,7 @@ def _peak(card: Gpu | None, precision: str) -> float | None:
     return float(rate) * 1e12
 
 
-def _prices(card: Gpu | None, price: float | None) -> tuple[tuple[float | None, float | None, float | None], str]:
+def hourly_prices(card: Gpu | None, price: float | None) -> tuple[tuple[float | None, float | None, float | None], str]:
     """The price as given, or the median of the catalogue's quotes with the lowest and the highest."""
     if price is not None:
         return (price, price, price), "price as given"
