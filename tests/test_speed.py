@@ -130,6 +130,13 @@ def test_pieces_follow_each_other_through_gpus_in_turn() -> None:
     assert engine.prefill_seconds(roof, GPU._replace(stages=4), e, 2048) == pytest.approx(alone * 7 / 16)
 
 
+def test_very_many_pieces_are_told_from_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    roof, e = roofline("gemma3-27b"), PLAIN._replace(prompt_tokens=16)
+    every = engine.prefill_seconds(roof, GPU, e, 7000)
+    monkeypatch.setattr(engine, "MOST_PIECES", 64)
+    assert engine.prefill_seconds(roof, GPU, e, 7000) == pytest.approx(every, rel=1e-3)
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     st.sampled_from(["llama3-8b", "qwen3-30b-a3b", "gemma3-27b", "deepseek-v3", "mamba2-2.7b"]),
@@ -229,6 +236,8 @@ def test_what_was_never_measured_has_a_wide_range(run: Run) -> None:
         (["llama3-8b", "--gpu", "a100-80", "--prompt", "5000", "--output", "1", "--ctx", "4096"], "more than --ctx"),
         (["llama3-8b", "--gpu", "a100-80", "--gpus", "3", "--tp", "2"], "does not divide"),
         (["llama3-8b", "--gpu", "rtx4090", "--tp", "2", "--runtime", "llama.cpp"], "in turn"),
+        (["llama3-8b", "--gpu", "a100-80", "--price", "nan"], "not a number"),
+        (["llama3-8b", "--gpu", "a100-80", "--acceptance", "nan", "--draft", "llama3.2-1b"], "not a number"),
         (["bert-base", "--gpu", "a100-80"], "generates nothing"),
         (["llama3-8b", "--gpu", "a100-80", "--draft", "bert-base"], "generates nothing"),
     ],
