@@ -140,10 +140,10 @@ EFFICIENCIES = """
 ## Efficiencies
 
 Shares of the bandwidth for weights and for the cache, of the dense rate, and the time that each layer adds. Those of formats
-are factors. `score_bytes` are moved for each score of a head in a prompt without flash attention; `hop` is the time from one
-GPU's layers to the next one's. Stated values are assumptions: `expert_tile` is the rows of an expert that a kernel
-computes in vain (half of a tile of 128 in llama.cpp, a small tile in Triton), `reduce` the latency of an all-reduce. In
-transformers the small share of the cache is what `DynamicCache` makes of it: it is copied with each token.
+are factors. `score_bytes` are moved for each score of a head in a prompt without flash attention; `hop` is the time from one GPU's
+layers to the next one's. Stated values are assumptions: `expert_tile` is the rows of an expert that a kernel computes in vain
+(half of a tile of 128 in llama.cpp, a small tile in Triton), `reduce` the latency of an all-reduce. In transformers the small share
+of the cache is what `DynamicCache` makes of it: it is copied with each token.
 """
 KINDS = ("decode", "prefill", "request")
 

@@ -130,6 +130,13 @@ def test_pieces_follow_each_other_through_gpus_in_turn() -> None:
     assert engine.prefill_seconds(roof, GPU._replace(stages=4), e, 2048) == pytest.approx(alone * 7 / 16)
 
 
+def test_very_many_pieces_are_told_from_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    roof, e = roofline("gemma3-27b"), PLAIN._replace(prompt_tokens=16)
+    every = engine.prefill_seconds(roof, GPU, e, 7000)
+    monkeypatch.setattr(engine, "MOST_PIECES", 64)
+    assert engine.prefill_seconds(roof, GPU, e, 7000) == pytest.approx(every, rel=1e-3)
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     st.sampled_from(["llama3-8b", "qwen3-30b-a3b", "gemma3-27b", "deepseek-v3", "mamba2-2.7b"]),
@@ -192,6 +199,29 @@ def test_runtimes(run: Run, arguments: list[str], runtime: str) -> None:
     assert results(run, "llama3-8b", *arguments)["runtime"] == runtime
 
 
+@pytest.mark.parametrize("model", ["llama3-8b", "qwen3-30b-a3b"])
+@pytest.mark.parametrize("runtime", ["vllm", "llama.cpp", "transformers", "sglang"])
+@pytest.mark.parametrize("batch", ["1", "512"])
+def test_the_opened_step_is_the_time_per_token(run: Run, model: str, runtime: str, batch: str) -> None:
+    arguments = ["--gpu", "a100-80", "--runtime", runtime, "--batch", batch, "--ctx", "1k"]
+    document = run("speed", model, *arguments, "--explain", "--json").json
+    step = next(figure for figure in document["explain"] if figure["label"] == "step_seconds")
+    assert step["value"] == pytest.approx(document["results"][0]["tpot_seconds"], rel=1e-3)
+
+
+def test_the_command_answers_as_the_page_does(run: Run) -> None:
+    for case in cases()[::40]:
+        row = case.row
+        if ":" in row["ours"] or case.kind == "request":
+            continue
+        found = results(
+            run, row["ours"], "--gpu", row["our_gpu"], "--gpus", str(row.get("tp") or row["gpus"]), "--quant", row["our_quant"],
+            "--runtime", row["our_runtime"], "--prompt", str(case.prompt), "--output", str(case.output),
+        )  # fmt: skip
+        key = "prefill_tokens_per_second" if case.kind == "prefill" else "decode_tokens_per_second"
+        assert found[key] == pytest.approx(case.predicted(), rel=0.02), row["id"]
+
+
 def test_what_was_never_measured_has_a_wide_range(run: Run) -> None:
     found = results(run, "llama3-8b", "--gpu", "b200")
     assert found["decode_tokens_per_second_low"] == pytest.approx(0.5 * found["decode_tokens_per_second"])
@@ -206,6 +236,8 @@ def test_what_was_never_measured_has_a_wide_range(run: Run) -> None:
         (["llama3-8b", "--gpu", "a100-80", "--prompt", "5000", "--output", "1", "--ctx", "4096"], "more than --ctx"),
         (["llama3-8b", "--gpu", "a100-80", "--gpus", "3", "--tp", "2"], "does not divide"),
         (["llama3-8b", "--gpu", "rtx4090", "--tp", "2", "--runtime", "llama.cpp"], "in turn"),
+        (["llama3-8b", "--gpu", "a100-80", "--price", "nan"], "not a number"),
+        (["llama3-8b", "--gpu", "a100-80", "--acceptance", "nan", "--draft", "llama3.2-1b"], "not a number"),
         (["bert-base", "--gpu", "a100-80"], "generates nothing"),
         (["llama3-8b", "--gpu", "a100-80", "--draft", "bert-base"], "generates nothing"),
     ],

@@ -93,6 +93,9 @@ def speed(
     form = o.form_of(form, json)
     if not gpu:
         raise UsageError("name a GPU: --gpu h100-sxm (llmcalc gpus lists them)")
+    for option, value in (("--price", price), ("--acceptance", acceptance)):
+        if value is not None and value != value:
+            raise UsageError(f"{option} nan is not a number")
     asked = rows.lengths(o.context(ctx), o.context(prompt, "--prompt"), o.context(output, "--output"))
     cards = [hardware.gpu(name) for name in gpu]
     drafter = None if draft is None else resolve.model(draft)

@@ -98,10 +98,11 @@ def answer(q: Question) -> Answer:
         "ttft_seconds": s.ttft, "ttft_seconds_low": s.ttft / fast, "ttft_seconds_high": s.ttft / slow,
         "tpot_seconds": s.tpot, "tpot_seconds_low": s.tpot / high, "tpot_seconds_high": s.tpot / low,
         "request_seconds": s.ttft + q.output * s.tpot, "bound": time.bound, "prefill_bound": s.prefill_bound,
-        "step": {"weights_seconds": time.weights, "cache_seconds": time.cache, "compute_seconds": time.compute,
-                 "experts_seconds": time.experts, "link_seconds": time.link, "overhead_seconds": time.overhead,
-                 "draft_seconds": s.mean.draft_seconds,
-                 "tokens": s.mean.tokens},
+        "step": {
+            "weights_seconds": time.weights, "cache_seconds": time.cache, "compute_seconds": time.compute,
+            "experts_seconds": time.experts, "link_seconds": time.link, "overhead_seconds": time.overhead,
+            "draft_seconds": s.mean.draft_seconds, "tokens": s.mean.tokens,
+        },
         "knee_batch": engine.knee(roof, machine, e, q.prompt + q.output / 2),
         "batches": _batches(q, roof, machine, e, draft, needed, room),
         "price_dollars_per_gpu_hour": price,
@@ -165,17 +166,17 @@ def _opened(s: engine.Speed, e: engine.Efficiency, found: Any) -> list[Quantity]
     time = s.mean.time
     if time.host_bound and time.total == time.overhead:
         parts = [seconds("launches", time.overhead, "the host launches slower than the GPU works")]
-    elif time.compute > time.weights + time.cache:
-        parts = [seconds("compute", time.compute, f"{100 * e.compute:.0f}% of the peak"), seconds("link", time.link)]
     else:
-        parts = [
-            seconds("weights", time.weights, f"{100 * e.bandwidth:.0f}% of the bandwidth"),
-            seconds("cache", time.cache, f"{100 * e.cache:.0f}% of the bandwidth"), seconds("link", time.link),
-        ]  # fmt: skip
-    if time.experts:
-        parts.append(seconds("experts", time.experts, "what does not overlap"))
-    if not time.host_bound:
-        parts.append(seconds("overhead", time.overhead, f"{1e6 * e.layer_seconds:.0f} us a layer"))
+        if time.compute > time.weights + time.cache:
+            parts = [seconds("compute", time.compute, f"{100 * e.compute:.0f}% of the peak")]
+        else:
+            parts = [
+                seconds("weights", time.weights, f"{100 * e.bandwidth:.0f}% of the bandwidth"),
+                seconds("cache", time.cache, f"{100 * e.cache:.0f}% of the bandwidth"),
+            ]
+        parts += [seconds("experts", time.experts, "what does not overlap")] if time.experts else []
+        parts += [seconds("link", time.link)] if time.link else []
+        parts += [] if time.host_bound else [seconds("overhead", time.overhead, f"{1e6 * e.layer_seconds:.0f} us a layer")]
     if s.mean.draft_seconds:
         parts.append(seconds("draft", s.mean.draft_seconds))
     return [

@@ -20,6 +20,8 @@ from typing import NamedTuple
 
 from llmcalc.engines.roofline import Roofline, Work
 
+MOST_PIECES = 512  # of a prompt that are added up one by one
+
 
 class Efficiency(NamedTuple):
     """What a runtime reaches on a class of GPUs. Shares of the peak, seconds, and ranges of measured / predicted."""
@@ -115,16 +117,25 @@ def prefill_seconds(roof: Roofline, machine: Machine, e: Efficiency, tokens: int
 
     With layers in turn, pieces of a batch follow each other: m pieces through n GPUs take (m + n - 1) / n times one.
     """
-    total, start, piece = 0.0, 0, max(1, e.prompt_tokens // batch)
-    while start < tokens:
-        # Long prompts are summed in steps: pieces in between grow evenly.
-        count = min(piece, tokens - start)
-        total += pass_time(roof.prefill(start, count, batch), roof.layers, machine, e).total
-        start += count
+    piece = max(1, min(tokens, e.prompt_tokens // batch))
+    whole, rest = divmod(tokens, piece)
+
+    def seconds(start: int, count: int) -> float:
+        return pass_time(roof.prefill(start, count, batch), roof.layers, machine, e).total
+
+    if whole <= MOST_PIECES:
+        total = sum(seconds(index * piece, piece) for index in range(whole))
+    else:
+        # What a piece takes grows evenly with what stands before it, so of very many some are enough.
+        starts = [piece * (whole - 1) * sample // MOST_PIECES for sample in range(MOST_PIECES + 1)]
+        times = [seconds(start, piece) for start in starts]
+        total = whole * (sum(times) - (times[0] + times[-1]) / 2) / MOST_PIECES
+    if rest:
+        total += seconds(whole * piece, rest)
     if machine.stages > 1:
-        pieces, most = -(-tokens // piece), max(1, e.pipeline_tokens // piece)
-        whole, rest = divmod(pieces, most)
-        waves = whole * (most + machine.stages - 1) + (rest + machine.stages - 1 if rest else 0)
+        pieces, most = -(-tokens // piece), max(1, e.pipeline_tokens // (piece * batch))
+        full, left = divmod(pieces, most)
+        waves = full * (most + machine.stages - 1) + (left + machine.stages - 1 if left else 0)
         total *= waves / (machine.stages * pieces)
     return total
 
