@@ -8,41 +8,28 @@ from llmcalc.blueprint.parts import Blueprint
 from llmcalc.errors import SpecError, UnknownName, Unpublished, UsageError
 from llmcalc.specs import catalogue
 from llmcalc.specs.model import ModelSpec
-from llmcalc.units import MiB
 
 if TYPE_CHECKING:
-    from llmcalc.engines.speed import Efficiency, Machine
     from llmcalc.engines.weights import Method
     from llmcalc.importers import sources
-    from llmcalc.specs.efficiency import Found
-    from llmcalc.specs.gpu import GpuSpec
+    from llmcalc.importers.tensors import Checkpoint
     from llmcalc.specs.quant import Format
 
 DEFAULT_CONTEXT = 8192
 
 
 class Model(NamedTuple):
-    """A model that was asked for; ``notes`` say how it was come by, where it is no entry of the catalogue."""
+    """A model that was asked for; ``notes`` say how it was come by, where it is no entry of the catalogue.
+
+    ``checkpoint`` is what its files hold, where it was asked for by them.
+    """
 
     name: str
     spec: ModelSpec
     blueprint: Blueprint
     path: Path
     notes: tuple[str, ...] = ()
-
-
-class Gpu(NamedTuple):
-    """A GPU that was asked for: what a process gets of its memory, and where that figure comes from."""
-
-    name: str
-    spec: "GpuSpec"
-    usable_bytes: int
-    usable_source: str
-
-    @property
-    def is_measured(self) -> bool:
-        """Whether the memory is more than what stands on the box."""
-        return self.spec.cuda_bytes is not None or self.spec.driver_bytes is not None
+    checkpoint: "Checkpoint | None" = None
 
 
 def _spec_file(text: str) -> Path | None:
@@ -70,6 +57,8 @@ def model(text: str) -> Model:
 
     Raises UnknownName, Unpublished, SpecError, UnknownArchitecture, SourceError.
     """
+    if not text.strip():
+        raise UsageError("MODEL is empty")
     path = _spec_file(text)
     if path is not None:
         from llmcalc.specs import read, validate
@@ -83,6 +72,12 @@ def model(text: str) -> Model:
     if spec.status == "unpublished":
         raise Unpublished(f"{text}: {spec.note}")
     return Model(name, spec, lower(spec, name), path)
+
+
+def as_trained(model: Model) -> Blueprint:
+    """The model with a loss: an encoder that comes without a head gets that of masked language modelling."""
+    with_loss = any(op.kind == "loss" for op in model.blueprint.ops)
+    return model.blueprint if with_loss else lower(model.spec, model.name, masked=True)
 
 
 def _is_elsewhere(text: str) -> bool:
@@ -115,15 +110,30 @@ def lowered(found: "sources.Found", text: str) -> Model:
 
         assert found.checkpoint is not None
         spec = ModelSpec(family="tensors", sources=[found.checkpoint.source])
-        return Model(found.name, spec, stored.bare(found.checkpoint, found.name), Path(text), tuple(notes))
+        blueprint = stored.bare(found.checkpoint, found.name)
+        return Model(found.name, spec, blueprint, Path(text), tuple(notes), found.checkpoint)
     spec = built(found.spec, text)
     blueprint = lower(spec, found.name)
-    if found.checkpoint is not None:
-        from llmcalc.importers import stored
+    if found.checkpoint is None:
+        return Model(found.name, spec, blueprint, Path(text), tuple(f"{found.name}: {note}" for note in notes))
+    from llmcalc.importers import stored
 
-        compared = stored.compare(blueprint, found.checkpoint)
-        blueprint, notes = compared.blueprint, [*notes, *compared.notes]
-    return Model(found.name, spec, blueprint, Path(text), tuple(f"{found.name}: {note}" for note in notes))
+    compared = stored.compare(blueprint, found.checkpoint)
+    model = Model(found.name, spec, compared.blueprint, Path(text), (), found.checkpoint)
+    notes += [*compared.notes, *_unlike(model, found.checkpoint)]
+    return model._replace(notes=tuple(f"{found.name}: {note}" for note in notes))
+
+
+def _unlike(model: Model, checkpoint: "Checkpoint") -> list[str]:
+    """The note on files whose bytes are not those that their quantisation's rules come to."""
+    from llmcalc.engines import weights
+
+    method, word = stored_as(model, None, None)
+    predicted = weights.size(model.blueprint, method).weight_bytes
+    held = sum(tensor.bytes for tensor in checkpoint.tensors)
+    if abs(held - predicted) <= 0.005 * predicted:
+        return []
+    return [f"the files hold {held:,} bytes of tensors, {word} would be {predicted:,}: weights takes the files', fit the latter"]
 
 
 def built(data: dict[str, Any], source: str) -> ModelSpec:
@@ -215,25 +225,6 @@ def unquantised() -> "Method":
     return Method("none", (), {})
 
 
-def gpu(text: str) -> Gpu:
-    """A GPU by name. Its memory is what CUDA reports, else what the driver lists, else what the box says."""
-    name, spec = catalogue.gpu_spec(text)
-    if spec.cuda_bytes is not None:
-        bytes_, source = spec.cuda_bytes, f"what {'CUDA' if spec.vendor == 'NVIDIA' else 'the runtime'} reports to a process"
-    elif spec.driver_bytes is not None:
-        bytes_, source = spec.driver_bytes, "what the driver lists; a process gets a little less"
-    else:
-        bytes_, source = marketed_bytes(spec), "as marketed, in GiB; what a process gets is not known"
-    if spec.devices > 1:
-        bytes_, source = bytes_ // spec.devices, f"{source}; one of its {spec.devices} devices"
-    return Gpu(name, spec, bytes_, source)
-
-
-def marketed_bytes(spec: "GpuSpec") -> int:
-    """The box's gigabytes read as GiB, as memory chips are made."""
-    return round(spec.marketed_gb * 1024) * MiB
-
-
 def context_of(asked: int | None, blueprint: Blueprint) -> int:
     """``--ctx``, or 8192, or the trained context where that is shorter."""
     if asked is not None:
@@ -248,43 +239,3 @@ def format_bits(form: "Format") -> float:
 
     side = Dim(4096, "n")
     return 8 * int(tensor_bytes((side, side), form)) / int(side) ** 2
-
-
-def efficiencies(runtime: str, card: Gpu, quant: str) -> "Found":
-    """What is known of a runtime's speed on a GPU. Raises UnknownName."""
-    from llmcalc.specs import efficiency
-
-    return efficiency.find(runtime, card.name, card.spec, quant)
-
-
-def efficiency(runtime: str, card: Gpu, quant: str) -> "Efficiency":
-    """The efficiencies that speed takes."""
-    from llmcalc.engines.speed import Efficiency
-
-    found = efficiencies(runtime, card, quant)
-    return Efficiency(
-        found.name, host_bound=found.host_bound, decode_range=found.decode_range, prefill_range=found.prefill_range,
-        **found.values,  # type: ignore[arg-type]
-    )  # fmt: skip
-
-
-def machine(runtime: str, card: Gpu, quant: str, gpus: int = 1, tp: int | None = None) -> "Machine":
-    """So many GPUs as this runtime uses them: at the rate of the type that it computes in.
-
-    Raises UsageError for a GPU without that rate, or a --tp that does not divide the GPUs.
-    """
-    from llmcalc.engines.speed import Machine
-
-    found = efficiencies(runtime, card, quant)
-    spec = card.spec
-    rate = getattr(spec.tflops, found.rate) or spec.tflops.bf16 or spec.tflops.fp16 or spec.tflops.fp32
-    if rate is None:
-        raise UsageError(f"{spec.title}: no rate of 16-bit arithmetic is known, so there is no speed to tell")
-    ranks = tp or (1 if found.layers_in_turn else gpus)
-    if gpus % ranks:
-        raise UsageError(f"--tp {ranks} does not divide --gpus {gpus}")
-    if found.layers_in_turn and ranks > 1:
-        raise UsageError(f"--tp {ranks}: {found.runtime} was measured with its layers on GPUs in turn; leave --tp out")
-    link = spec.interconnect.gb_s if spec.interconnect else None
-    each = spec.devices
-    return Machine(spec.bandwidth_gb_s * 1e9 / each, rate * 1e12 / each, link and link * 1e9, ranks, gpus // ranks)

@@ -1,19 +1,23 @@
-"""Console blocks of the documentation: found, run, and (on request) written anew.
+"""Console blocks and generated tables of the documentation: found, run, and (on request) written anew.
 
     python tests/console.py        rewrites the output of every block in README.md, CONTRIBUTING.md and docs/
 
 A block opens with ```console; lines that start with ``$ llmcalc`` are commands, what follows each is its output, as
-a pipe gets it (stderr after stdout, then ``[exit N]`` where N is not 0). A line ``...`` stands for lines left out.
+a pipe gets it (stderr after stdout, then ``[exit N]`` where N is not 0). A line ``...`` stands for lines left out. What stands
+between ``<!-- generated: NAME -->`` and ``<!-- end -->`` is what ``generated`` makes of the code's own tables.
 """
 
 import re
 import shlex
 import subprocess
 import sys
+import textwrap
+from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
+GENERATED = re.compile(r"(<!-- generated: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -73,6 +77,27 @@ def _trimmed(lines: list[str]) -> list[str]:
     return _trimmed(lines[:-1]) if lines and not lines[-1] else lines
 
 
+def generated(name: str) -> str:
+    """A table of the importers': types (what reads which model_type), refused (which are not read, and why), gguf."""
+    from llmcalc.importers import families
+    from llmcalc.importers.gguf_arch import ARCHITECTURES
+
+    if name == "types":
+        # What a module is for is its docstring's first line.
+        about = {module: str(import_module(f"{families.__name__}.{module}").__doc__).splitlines()[0] for module in families.MODULES}
+        table = [(about[module], types.split()) for module, types in families.MODULES.items()]
+        table.append(("Other names of types that are read.", [f"{new} (as {old})" for new, old in families.RENAMED.items()]))
+        return _table(("what", "`model_type`"), [(what, ", ".join(sorted(types))) for what, types in table])
+    if name == "refused":
+        return _table(("`model_type`", "why it is not read"), sorted(families.REFUSED.items()))
+    return textwrap.fill(", ".join(sorted(ARCHITECTURES)), 120, break_on_hyphens=False) + "\n"
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """A table of Markdown."""
+    return "".join(f"| {' | '.join(row)} |\n" for row in (head, ("---",) * len(head), *rows))
+
+
 def _head_and_tail(shown: list[str], got: list[str]) -> list[str]:
     """The new output cut as the old one was: as many lines before and after the ``...``."""
     if "..." not in shown:
@@ -108,6 +133,7 @@ def rewrite(page: Path) -> bool:
         return "```console\n" + "\n".join(out) + "\n```"
 
     new = BLOCK.sub(block, text)
+    new = GENERATED.sub(lambda match: match[1] + generated(match[2]) + match[4], new)
     page.write_text(new, encoding="utf-8")
     return new != text
 

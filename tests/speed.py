@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from llmcalc import resolve
+from llmcalc import hardware, resolve
 from llmcalc.engines.roofline import Roofline, Work
 from llmcalc.engines.speed import Efficiency, speed
 from llmcalc.specs import efficiency
@@ -62,9 +62,9 @@ class Case(NamedTuple):
 
     def predicted_and_range(self, e: Efficiency | None = None) -> tuple[float, tuple[float, float]]:
         """With the range that is printed beside it."""
-        card, name, quant = resolve.gpu(self.row["our_gpu"]), self.row["our_runtime"], self.row["our_quant"]
-        e = e or resolve.efficiency(name, card, quant)
-        machine = resolve.machine(name, card, quant, self.row.get("tp") or self.row["gpus"])
+        card, name, quant = hardware.gpu(self.row["our_gpu"]), self.row["our_runtime"], self.row["our_quant"]
+        e = e or hardware.efficiency(name, card, quant)
+        machine = hardware.machine(name, card, quant, self.row.get("tp") or self.row["gpus"])
         roof = roofline(self.row["ours"], quant, machine.ranks)
         found = speed(roof, machine, e, self.prompt, self.output)
         if self.counted == "prompt":

@@ -571,6 +571,8 @@ TYPES: dict[str, list[tuple[Any, str]]] = {
     "published": whole(1, 10**18),
     "bits": whole(1, 64),
     "bits_beside": whole(1, 10**6),
+    "share": whole(1, 100),
+    "bytes": whole(0, 10**12),
     "watts": whole(1, 100_000),
     "year": whole(1990, 2100),
     "per": [(value, "") for value in ("rows", "", 0, -1, 10**6 + 1, 1.5, True, [], [128], {}, {"row": 1})],
@@ -580,14 +582,17 @@ TYPES: dict[str, list[tuple[Any, str]]] = {
     "texts": TEXTS,
     "sources": [*TEXTS, ([], "")],
     "words": WORDS,
+    # Lists of words among which "all" is none.
+    "named": [(value, ".0" if deeper == ".1" else deeper) for value, deeper in WORDS],
     "kinds": [(value, "") for value in RECORD],
-    "shape": [(value, "") for value in (*TEXT, [], 4)] + [([4, value], ".1") for value in (0, -1, 1.5, True, "4", 10**9)],
+    "shape": [(value, ".0" if isinstance(value, list) and value else "") for value in (*TEXT, [], 4)]
+    + [([4, value], ".1") for value in (0, -1, 1.5, True, "4", 10**9)],
 }
 # Field -> type. A mapping has a tuple (the name of its record), a list of mappings a list of one; `!` marks what must be there.
 MOE = {
     "experts": "count!", "top_k": "count!", "ffn": "count!", "shared": "count0", "shared_ffn": "count", "shared_gate": "flag",
     "first_dense": "count0", "every": "count", "correction_bias": "word buffer parameter", "dense": "count", "latent": "count",
-    "gated": "flag", "idle": "count0",
+    "gated": "flag", "idle": "count0", "fp32_router": "flag",
 }  # fmt: skip
 MLA = {"kv_rank": "count!", "q_rank": "count", "nope_dim": "count!", "rope_dim": "count0!", "v_dim": "count!"}
 MIXER_TYPES = "mamba mamba2 gated-delta kimi-delta rg-lru rwkv lightning short-conv mlstm"
@@ -609,6 +614,8 @@ BLOCK = {
     "heads": "count", "kv_heads": "count", "head_dim": "count", "v_head_dim": "count", "attention": "flag", "ffn": "count0",
     "gated": "flag", "activation": "text",
     "biases": "words", "norm": "word rmsnorm layernorm none", "norm_bias": "flag",
+    "norm_form": "word plain offset half upcast written", "scores": "word fp32 own upcast", "softcap": "flag",
+    "fused": "named", "dropout": "named",
     "norm_placement": "word pre post sandwich output", "parallel": "word none one-norm two-norms",
     "qk_norm": "word none head per-head full", "window": "count", "sinks": "flag", "global_attention": "flag",
     "attention_norm": "flag", "ffn_norm": "flag", "qk_norm_bias": "flag", "chunked": "flag",
@@ -646,7 +653,7 @@ RECORD_FIELDS: dict[str, dict[str, str]] = {
         "positions": "word rotary learned sinusoidal alibi relative disentangled none", "position_rows": "count",
         "rotary_dim": "count", "relative_buckets": "count", "token_types": "count0", "embedding_dim": "count",
         "embedding_norm": "flag", "final_norm": "flag", "pooler": "flag", "head": "flag", "tied_head": "flag",
-        "head_bias": "flag",
+        "head_bias": "flag", "logit_softcap": "flag",
     },
     "tflops": dict.fromkeys(("fp64", "fp32", "tf32", "fp16", "bf16", "fp8", "fp6", "fp4", "int8", "int4"), "figure"),
     "interconnect": {"type": "text!", "gb_s": "figure"},
@@ -670,6 +677,22 @@ RECORD_FIELDS: dict[str, dict[str, str]] = {
     "quants": {
         "title": "text!", "kind": "text!", "aliases": "texts", "container": "word safetensors gguf",
         "format": "record! format", "rules": "records! rule", "runtimes": "texts", "sources": "sources!", "note": "text",
+    },
+}  # fmt: skip
+ALLOCATION = {
+    "utilization_percent": "share", "block": "count", "prompt_tokens": "count", "prompt_tokens_large": "count",
+    "sequences": "count", "sequences_large": "count", "logit_bytes": "count", "graph_bytes": "bytes", "graphs_in_budget": "flag",
+    "process_bytes": "bytes", "peer_bytes": "bytes", "state_blocks": "count", "hybrid_groups": "flag", "vocab_multiple": "count",
+    "window_share_percent": "share", "latent": "word latent expanded", "mask_bytes": "count", "copies": "count",
+}  # fmt: skip
+RECORD_FIELDS |= {
+    "allocation": ALLOCATION,
+    "version": {**ALLOCATION, "before": "text", "since": "text", "why": "text!"},
+    "padding": {"quants": "sources!", "architectures": "texts", "inner": "count!", "read": "count!", "written": "count!"},
+    "runtimes": {
+        "title": "text!", "kind": "word! paged static cells eager", "aliases": "texts", "allocation": "record! allocation",
+        "versions": "records version", "expert_padding": "records padding", "error_percent": "errors",
+        "sources": "sources!", "note": "text",
     },
 }  # fmt: skip
 NEEDED_OF_MODELS = ("layers", "hidden", "vocab")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from llmcalc import resolve
+from llmcalc import hardware, resolve
 from llmcalc.specs import catalogue, validate
 from llmcalc.specs.gpu import GpuSpec
 from llmcalc.specs.quant import QuantSpec
@@ -144,7 +144,7 @@ def test_every_entry_names_its_sources() -> None:
         assert all(entry.data["sources"] for entry in catalogue.entries(kind).values())
 
 
-@pytest.mark.parametrize("kind", ["model", "gpu", "quant"])
+@pytest.mark.parametrize("kind", ["model", "gpu", "quant", "runtime"])
 def test_the_committed_schema_is_current(kind: str) -> None:
     """``llmcalc schema KIND > docs/schema/KIND.json`` brings it up to date."""
     committed = json.loads((ROOT / "docs" / "schema" / f"{kind}.json").read_text(encoding="utf-8"))
@@ -230,11 +230,11 @@ def test_every_gpu_says_which_values_are_verified() -> None:
     [("a100-80", 79.25), ("a100-40", 39.50), ("h100-sxm", 79.19), ("rtx4090", 23.64), ("4090", 23.64), ("A100 80GB", 79.25)],
 )
 def test_memory_is_what_cuda_reports(typed: str, gib: float) -> None:
-    card = resolve.gpu(typed)
+    card = hardware.gpu(typed)
     assert card.usable_bytes == pytest.approx(gib * 2**30, abs=2**20)
     assert "CUDA" in card.usable_source
 
 
 @pytest.mark.parametrize("typed", ["h100-pcie", "v100-32", "v100-16", "mi300x", "t4", "l40s", "b200", "h200", "rtx-3090", "a10g"])
 def test_gpu_names_people_type(typed: str) -> None:
-    assert resolve.gpu(typed).usable_bytes > 8 * 2**30
+    assert hardware.gpu(typed).usable_bytes > 8 * 2**30

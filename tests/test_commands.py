@@ -1,6 +1,7 @@
 """The command line as people and scripts meet it: answers, exit codes, JSON keys, mistakes."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,10 @@ KEYS = {
     "kv llama3-70b": {"kv_bytes", "bytes_per_token", "state_bytes", "cross_bytes", "index_bytes", "convention"},
     "flops llama3-70b": {"forward_flops", "backward_flops", "training_flops", "prefill_flops", "decode_flops_per_token"},
     "weights llama3-70b --quant nf4": {"weight_bytes", "file_bytes", "bits_per_weight", "parts"},
+    "train gpt2": {
+        "parameter_bytes", "buffer_bytes", "gradient_bytes", "optimizer_bytes", "activation_bytes", "forward_peak_bytes",
+        "backward_peak_bytes", "step_peak_bytes", "peak_bytes", "peak_phase", "trainable", "fits",
+    },
     "fit llama3-70b --gpu a100-80 --quant nf4": {
         "gpu", "quant", "runtime", "fits", "required_bytes", "available_bytes", "weight_bytes", "kv_bytes", "activation_bytes",
         "overhead_bytes", "kv_tokens", "max_context", "max_batch", "gpus", "min_gpus",
@@ -248,3 +253,24 @@ def test_the_cache_types_offered_are_those_the_engine_has() -> None:
     from llmcalc.engines.kv import CACHE_BITS
 
     assert set(get_args(get_args(KvDtype)[0])) == set(CACHE_BITS)
+
+
+def test_comparing_a_file_with_the_catalogue_shows_no_defaults(run: Run, tmp_path: Path) -> None:
+    spec = tmp_path / "mine.yaml"
+    fields = "layers: 32\nhidden: 4096\nheads: 32\nkv_heads: 8\nffn: 14336\nvocab: 128256\ncontext: 8192\n"
+    spec.write_text(f"family: llama\nsources: [here]\n{fields}", encoding="utf-8")
+    first, second = run("compare", "llama3-8b", str(spec), "--json").json["results"]
+    assert (first["differs"], second["differs"]) == ({}, {})
+    assert first["total"] == second["total"]
+
+
+@pytest.mark.parametrize("command", ["kv", "flops", "fit --gpu t4"])
+def test_tensors_alone_have_no_answer(command: str, run: Run, tmp_path: Path) -> None:
+    """A shape does not tell what is computed."""
+    header = b'{"model.layers.0.mlp.up_proj.weight": {"dtype": "F32", "shape": [4, 2], "data_offsets": [0, 32]}}'
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(32))
+    name, *options = command.split()
+    outcome = run(name, str(path), *options)
+    assert outcome.code == 2
+    assert "put config.json beside it" in outcome.err

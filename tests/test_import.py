@@ -287,3 +287,37 @@ def test_import_writes_a_spec(tmp_path: Path, run: Run) -> None:
     code, _, err = run("import", str(config), "-o", str(target))
     assert (code, "--force replaces it" in err) == (2, True)
     assert run("import", str(tmp_path / "none"))[0] == 2
+
+
+def test_compare_takes_what_all_of_them_take(run: Run) -> None:
+    code, out, _ = run("compare", "t5-base", "llama3-8b", "jamba-v0.1", "--json")
+    found = json.loads(out)
+    assert (code, found["inputs"]["ctx"]) == (0, 512)
+    assert [result["ctx"] for result in found["results"]] == [512] * 3
+    assert found["results"][0]["cross_bytes"] == 512 * 2 * 2 * 12 * 768
+    assert found["results"][1]["differs"]["vocab"] == 128256
+    assert found["results"][0]["differs"]["kv_heads"] == 12
+
+
+def test_compare_finds_no_difference_where_there_is_none(tmp_path: Path, run: Run) -> None:
+    row = next(row for row in PUBLISHED if row["model"] == "llama3-8b")
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({**row["config"], "max_position_embeddings": 8192}), encoding="utf-8")
+    code, out, _ = run("compare", "llama3-8b", str(config), "--json")
+    assert (code, json.loads(out)["results"][1]["differs"]) == (0, {})
+    assert run("compare", "llama3-8b")[0] == 2
+
+
+def test_a_folder_without_a_model_hides_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+    (tmp_path / "gpt2").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert run("params", "gpt2", "--json")[0] == 0
+    code, _, err = run("params", "./gpt2")
+    assert (code, "holds no config.json" in err) == (2, True)
+    assert run("params", "")[0] == 2
+
+
+def test_ten_thousand_layers_fold_at_once() -> None:
+    layers = ["sliding_attention"] * 9_999 + ["full_attention"]
+    config = {"model_type": "gemma3_text", "num_hidden_layers": 10_000, "layer_types": layers, "sliding_window": 512}
+    assert imported(config).spec["pattern"] == "S" * 9_999 + "L"

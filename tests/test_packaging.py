@@ -36,7 +36,7 @@ def wheel(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def test_the_wheel_carries_every_spec_and_what_was_compiled_from_them(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    for kind in ("models", "gpus", "quants"):
+    for kind in ("models", "gpus", "quants", "runtimes"):
         for path in (ROOT / "specs" / kind).glob("*.yaml"):
             assert f"llmcalc/specs/data/{kind}/{path.name}" in names
         assert f"llmcalc/specs/compiled/{kind}.json" in names

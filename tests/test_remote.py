@@ -151,6 +151,9 @@ ROWS = [
                             position_embedding_type="rope", tie_word_embeddings=False),
         2 * 70144 * 4096 + 2 * 4096
         + 42 * (2 * (4096**2 + 4096) + 2 * 1024 * 4097 + 2 * 4096 * 16384 + 16384 + 4096 + 4 * 4096), 172_032, "parts"),
+    # The layer that predicts a further token is counted.
+    Row("mimo-7b", llama("mimo", 4096, 11008, 36, 32, 151680, num_key_value_heads=8, head_dim=128, attention_bias=True,
+                         num_nextn_predict_layers=1, tie_word_embeddings=False), 7_833_409_536, 147_456, "card"),
     Row("plamo", llama("plamo", 640, 1024, 4, 10, 1000, n_shared_head=5),
         2 * 1000 * 640 + 640 + 4 * (2 * 640**2 + 2 * 2 * 64 * 640 + 3 * 640 * 1024 + 640), 4 * 2 * 2 * 2 * 64, "parts"),
     Row("deci", llama("deci", 256, 512, 3, 8, 512, num_key_value_heads_per_layer=[4, 2, 1]),

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmcalc import resolve
+from llmcalc import hardware, resolve
 from llmcalc.engines import speed as engine
 from llmcalc.engines.roofline import Roofline, Work
 from llmcalc.engines.speed import Efficiency, Machine
@@ -161,12 +161,12 @@ def test_every_gpu_has_a_class_under_every_runtime() -> None:
     from llmcalc.specs import catalogue
 
     for name in catalogue.entries("gpus"):
-        card = resolve.gpu(name)
+        card = hardware.gpu(name)
         for runtime in efficiency.runtimes():
-            e = resolve.efficiency(runtime, card, "none")
+            e = hardware.efficiency(runtime, card, "none")
             assert 0 < e.bandwidth <= 1
             assert 0 < e.cache <= 1
-            assert resolve.machine(runtime, card, "none", 2).flops > 0
+            assert hardware.machine(runtime, card, "none", 2).flops > 0
 
 
 def results(run: Run, *arguments: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import llmcalc
 PACKAGE = Path(llmcalc.__file__).parent
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 # From the top down; a module may import from its own layer and from those below it.
-LAYERS = ("cli", "report", "resolve", "importers", "engines", "blueprint", "specs", "quantity", "units", "errors")
+LAYERS = ("cli", "report", "resolve", "hardware", "importers", "engines", "blueprint", "specs", "quantity", "units", "errors")
 # Specs are YAML and checked by pydantic; the command line is typer's and terminal tables are rich's.
 HOMES = {"yaml": "specs", "pydantic": "specs.validate", "typer": "cli", "rich": "report.terminal"}
 

@@ -21,7 +21,7 @@ def _qk_norm(draft: Draft, at: Place, spec: Attention, norm: Norm, a: Dim, k: Di
     for name, heads in (("q", a), ("k", k)):
         if spec.qk_norm == "head":
             # The gain is shared, the norm still runs over every head.
-            draft.norm(at, f"{name}_norm", norm, d, name, name)
+            draft.norm(at, f"{name}_norm", norm, d, name, name, heads=heads, shared=True)
         elif spec.qk_norm == "per-head":
             draft.norm(at, f"{name}_norm", norm, d, name, name, heads=heads)
         elif spec.qk_norm == "full":
@@ -50,7 +50,8 @@ def self_attention(draft: Draft, at: Place, spec: Attention, norm: Norm, h: Dim,
         _query_experts(draft, at, spec, k * d, into, reads)
         made = made[1:]
     for role, width in made:
-        draft.linear(at, role, PART, width, into, reads, role, bias=role in spec.biases, split="column")
+        draft.linear(at, role, PART, width, into, reads, role, bias=role in spec.biases, split="column",
+                     fused="qkv" if spec.fused else "")  # fmt: skip
     if spec.global_projections:
         # Longformer: global tokens have projections of their own; few rows go through them, none are counted.
         for role, width in (("q_global", a * d), ("k_global", k * d), ("v_global", k * v)):
@@ -58,6 +59,10 @@ def self_attention(draft: Draft, at: Place, spec: Attention, norm: Norm, h: Dim,
             if role[0] in spec.biases:
                 draft.weight(at, f"{role}.bias", PART, "bias", (width,), split="column")
     _qk_norm(draft, at, spec, norm, a, k, d)
+    if spec.rotary:
+        turned = d if spec.rotary == spec.qk_dim else Dim(spec.rotary, "d_r")
+        for (role, width), heads in zip(made[:2], (a, k), strict=False):
+            draft.op(at, f"{role}_rotary", PART, "rotary", role, role, width, inner=turned, heads=heads)
     if spec.sinks:
         draft.weight(at, "sinks", PART, "table", (a,), split="column")
     # Keys that serve as values, and those of an earlier layer, are read and not made.
@@ -70,7 +75,7 @@ def self_attention(draft: Draft, at: Place, spec: Attention, norm: Norm, h: Dim,
             draft.weight(at, name, PART, "bias", (d,))
     # A differential attention runs once for each half of the value heads.
     draft.op(at, "scores", PART, "attention", scored, "mixed", a * v, heads=2 * a if spec.differential else a, qk=d, v=v,
-             window=_window(spec), causal=spec.causal, chunked=spec.chunked)  # fmt: skip
+             window=_window(spec), causal=spec.causal, chunked=spec.chunked, form=spec.form)  # fmt: skip
     if spec.causal and spec.reuses_kv == "none":
         width = 2 * k * d if v is d else k * (d + v)
         draft.caches.append(Cache(f"{at.prefix}.kv", "kv", at.stack, width, at.run, at.depth, k, _window(spec)))
@@ -166,7 +171,7 @@ def cross_attention(draft: Draft, at: Place, spec: Attention, h: Dim, encoded: D
         draft.linear(at, f"cross_{role}", part, k * d, encoded, "encoded", f"cross_{role}",
                      bias=role in spec.biases, split="column", rows="encoder_token")  # fmt: skip
     draft.op(at, "cross_scores", part, "attention", ("cross_q", "cross_k", "cross_v"), "cross_mixed", a * d,
-             heads=a, qk=d, v=d, cross=True)  # fmt: skip
+             heads=a, qk=d, v=d, cross=True, form=spec.form)  # fmt: skip
     draft.caches.append(Cache(f"{at.prefix}.cross", "cross", at.stack, 2 * k * d, at.run, at.depth, k, per="encoder_token"))
     draft.linear(at, "cross_o", part, h, a * d, "cross_mixed", "cross_attention_out", bias="o" in spec.biases, split="row")
 
@@ -192,8 +197,11 @@ def latent_attention(draft: Draft, at: Place, spec: Attention, norm: Norm, h: Di
     draft.linear(at, "kv_b", PART, a * (d_n + d_v), r_kv, "kv_latent", "kv", split="column")
     # The index takes its queries from the compressed ones.
     found = _index(draft, at, spec, h, Dim(spec.q_rank, "r_q") if spec.q_rank else h, "q_latent" if spec.q_rank else reads)
-    draft.op(at, "scores", PART, "attention", ("q", "kv", *found), "mixed", a * d_v, heads=a, qk=d_n + d_r, v=d_v,
-             window=_window(spec), causal=spec.causal, cached_qk=r_kv + d_r, cached_v=r_kv)  # fmt: skip
+    # The rotary part goes beside the other in queries, and beside the up-projected one in the keys of every head.
+    draft.op(at, "q_rotary", PART, "rotary", "q", "q", a * (d_n + d_r), inner=d_r, heads=a)
+    draft.op(at, "k_rotary", PART, "rotary", ("kv", "kv_latent"), "k", a * (d_n + d_r), inner=d_r, heads=a)
+    draft.op(at, "scores", PART, "attention", ("q", "k", "kv", *found), "mixed", a * d_v, heads=a, qk=d_n + d_r, v=d_v,
+             window=_window(spec), causal=spec.causal, cached_qk=r_kv + d_r, cached_v=r_kv, form=spec.form)  # fmt: skip
     # One latent for all heads: no rank of tensor parallelism can do with less than the whole.
     draft.caches.append(Cache(f"{at.prefix}.latent", "latent", at.stack, r_kv + d_r, at.run, at.depth, Dim(1, "1"), _window(spec)))
     if spec.sinks:

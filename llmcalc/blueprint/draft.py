@@ -61,27 +61,36 @@ class Draft:
     def linear(
         self, at: Place, role: str, part: str, out: Dim, into: Dim, reads: str, writes: str, *,
         bias: bool = False, split: str = "", copies: Dim = ONE, used: Dim = ONE, rows: str = "", tied_to: str = "",
+        fused: str = "", form: tuple[str, ...] = (),
     ) -> None:  # fmt: skip
         """``y[out] = W[out, into] x[into] (+ b[out])``: weight, bias and product.
 
         ``copies`` and ``used`` count experts: stored, and gone through by one row.
         """
-        name = self.weight(at, role, part, "matrix", (out, into), split=split, copies=copies, used=used, tied_to=tied_to)
+        group = f"{at.prefix}.{fused}" if fused else ""
+        name = self.weight(
+            at, role, part, "matrix", (out, into), split=split, copies=copies, used=used, tied_to=tied_to, fused=group
+        )
         if bias:
             # A row-split linear adds its bias once, after the sum over ranks.
-            self.weight(at, f"{role}.bias", part, "bias", (out,), split="" if split == "row" else split, copies=copies, used=used)
-        self.op(at, role, part, "matmul", reads, writes, out, inner=into, repeats=used, weight=name, rows=rows or at.rows)
+            self.weight(at, f"{role}.bias", part, "bias", (out,), split="" if split == "row" else split, copies=copies, used=used,
+                        fused=f"{group}.bias" if fused else "")  # fmt: skip
+        self.op(at, role, part, "matmul", reads, writes, out, inner=into, repeats=used, weight=name, rows=rows or at.rows,
+                form=form)  # fmt: skip
 
     def norm(
-        self, at: Place, role: str, norm: Norm, width: Dim, reads: str, writes: str, *, heads: Dim = ONE, part: str = "norm"
-    ) -> None:
-        """A normalisation over ``width``, with a gain and bias for each of ``heads`` where they are not shared."""
-        shape = (width,) if heads == 1 else (heads, width)
+        self, at: Place, role: str, norm: Norm, width: Dim, reads: str, writes: str, *, heads: Dim = ONE,
+        shared: bool = False, part: str = "norm",
+    ) -> None:  # fmt: skip
+        """A normalisation over ``width``, for each of ``heads``, with a gain and bias for each where they are not shared."""
+        shape = (width,) if heads == 1 or shared else (heads, width)
         if norm.gain:
             self.weight(at, role, part, "gain", shape)
         if norm.bias:
             self.weight(at, f"{role}.bias", part, "bias", shape)
-        self.op(at, role, part, "norm", reads, writes, width if heads == 1 else heads * width)
+        gain = f"{at.prefix}.{role}" if norm.gain else ""
+        self.op(at, role, part, "norm", reads, writes, width if heads == 1 else heads * width, weight=gain, heads=heads,
+                form=(norm.kind, norm.form))  # fmt: skip
 
     def further(self, at: Place, spec: Further, part: str = "") -> None:
         """A tensor that is known by its shape alone, and the products with it."""

@@ -18,11 +18,15 @@ def _dense(
     act = f"{prefix}activated"
     for role in ("gate", "up") if spec.gated else ("up",):
         draft.linear(at, prefix + role, out=f, into=h, reads=reads, writes=prefix + role, bias=role in spec.biases,
-                     split="column", **common)  # type: ignore[arg-type]  # fmt: skip
-    draft.op(at, f"{prefix}activation", part, "activation", prefix + ("gate" if spec.gated else "up"), act, wide)
+                     split="column", fused=f"{prefix}gate_up" if spec.fused and spec.gated else "",
+                     **common)  # type: ignore[arg-type]  # fmt: skip
+    draft.op(at, f"{prefix}activation", part, "activation", prefix + ("gate" if spec.gated else "up"), act, wide,
+             form=(spec.activation,))  # fmt: skip
     if spec.gated:
         draft.op(at, f"{prefix}product", part, "multiply", (act, f"{prefix}up"), f"{prefix}product", wide)
     last = f"{prefix}product" if spec.gated else act
+    if spec.dropout:
+        draft.op(at, f"{prefix}dropout", part, "dropout", last, last, wide)
     draft.linear(at, f"{prefix}down", out=h, into=f, reads=last, writes=writes, bias="down" in spec.biases,
                  split="row", **common)  # type: ignore[arg-type]  # fmt: skip
 
@@ -34,7 +38,8 @@ def feed_forward(draft: Draft, at: Place, spec: Ffn | Mixture, h: Dim, reads: st
         return
     experts, used = Dim(spec.experts, "E"), Dim(spec.top_k, "E_k")
     rows = experts + Dim(spec.idle, "E_0") if spec.idle else experts
-    draft.linear(at, "router", "router", rows, h, reads, "routed", bias=spec.router_bias)
+    draft.linear(at, "router", "router", rows, h, reads, "routed", bias=spec.router_bias,
+                 form=("fp32",) if spec.fp32_router else ())  # fmt: skip
     if spec.correction_bias:
         draft.weight(at, "router.correction", "router", "bias", (rows,), buffer=spec.correction_bias == "buffer",
                      dtype="fp32")  # fmt: skip

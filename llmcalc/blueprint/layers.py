@@ -12,6 +12,7 @@ class Norm(NamedTuple):
     kind: str
     gain: bool
     bias: bool
+    form: str = "plain"
 
 
 class SparseIndex(NamedTuple):
@@ -52,6 +53,9 @@ class Attention(NamedTuple):
     kv_rank: int = 0
     nope_dim: int = 0
     rope_dim: int = 0
+    rotary: int = 0
+    form: tuple[str, ...] = ()  # how the scores are computed: softcap, dropout, upcast
+    fused: bool = False
 
 
 class Mixer(NamedTuple):
@@ -80,6 +84,8 @@ class Ffn(NamedTuple):
     gated: bool
     activation: str
     biases: frozenset[str]
+    fused: bool = False
+    dropout: bool = False
 
 
 class Mixture(NamedTuple):
@@ -95,6 +101,7 @@ class Mixture(NamedTuple):
     dense: Ffn | None = None
     latent: int = 0
     idle: int = 0
+    fp32_router: bool = False
 
 
 class Further(NamedTuple):
@@ -136,6 +143,7 @@ class Layer(NamedTuple):
     further: tuple[Further, ...]
     states: tuple[Kept, ...]
     image_cache: int = 0
+    dropout: tuple[str, ...] = ()
 
 
 class Setting(NamedTuple):
@@ -145,6 +153,8 @@ class Setting(NamedTuple):
     causal: bool
     cross: bool
     relative_rows: int = 0
+    positions: str = "none"
+    rotary_dim: int = 0
 
 
 class StackPlan(NamedTuple):
@@ -157,3 +167,4 @@ class StackPlan(NamedTuple):
     norm: Norm
     final_norm: bool
     outside: tuple[Further, ...] = ()
+    dropout: frozenset[str] = frozenset()

@@ -48,6 +48,8 @@ class _Layers:
         layer, draft, h = self.layer, self.draft, self.h
         if layer.placement in ("sandwich", "output"):
             draft.norm(at, f"{name}_post_norm", layer.norm, h, outputs[0], outputs[0])
+        if name in layer.dropout:
+            draft.op(at, f"{name}_dropout", name, "dropout", outputs[0], outputs[0], h)
         draft.op(at, f"{name}_residual", name, "add", ("x", *outputs), "x", h)
         if layer.placement == "post":
             draft.norm(at, f"{name}_post_norm", layer.norm, h, "x", "x")
@@ -140,8 +142,8 @@ def _rows(stack: str, alone: bool) -> str:
     return "encoder_token" if stack == "encoder" and not alone else "token"
 
 
-def lower(spec: ModelSpec, name: str) -> Blueprint:
-    """The blueprint of a model.
+def lower(spec: ModelSpec, name: str, *, masked: bool = False) -> Blueprint:
+    """The blueprint of a model; ``masked`` as it is trained, where that is an encoder without a head.
 
     Raises NoAnswer for a spec without an architecture (status ``unpublished``).
     """
@@ -164,6 +166,8 @@ def lower(spec: ModelSpec, name: str) -> Blueprint:
             own.further((after if tensor.after else before)(plan.name, rows), tensor)
         if plan.final_norm and plan.name != "vision":
             own.norm(after(plan.name, rows), "final_norm", plan.norm, widths[plan.name], "x", "x")
+            if "final" in plan.dropout:
+                own.op(after(plan.name, rows), "final_dropout", "norm", "dropout", "x", "x", widths[plan.name])
         if plan.name in TOWERS:
             # A tower is one part of the model, however it is built inside.
             own.weights = [weight._replace(part=plan.name) for weight in own.weights]
@@ -171,7 +175,7 @@ def lower(spec: ModelSpec, name: str) -> Blueprint:
         draft.weights += own.weights
         draft.caches += own.caches
         draft.ops += own.ops
-    ends.head(draft, spec, after(text[-1], "token"), h)
+    ends.head(draft, spec, after(text[-1], "token"), h, masked=masked)
     vision = spec.vision
     return Blueprint(
         name,

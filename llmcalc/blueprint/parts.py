@@ -47,6 +47,7 @@ class Weight(NamedTuple):
     buffer: bool = False
     dtype: str = ""  # kept in this one whatever the model's, unless a quantiser takes it
     last: bool = False  # outside of layers and after them, on the last pipeline stage
+    fused: str = ""  # stored and computed as one tensor with those of the same group
 
     @property
     def size(self) -> Any:
@@ -109,12 +110,14 @@ class Op(NamedTuple):
     kind        cost                                               dims
     matmul      2 x rows x inner x width                           inner: k, width: n
     attention   2 x pairs x heads x (qk + v)                       heads, qk, v: per head
-    norm, activation, multiply, lookup, add                        not counted, they are no matrix products
+    norm, activation, multiply, lookup, add, rotary, dropout,      not counted, they are no matrix products; listed for what
+    scale, softcap, loss                                           a backward pass keeps of them
 
     ``rows`` says what a row is: token, encoder_token, patch and image_token (of an image), sequence (one per sequence),
     logit (one per token that needs a prediction), scan_token (a token, where a sequence is computed in chunks and not step by
     step), pass (one, whatever the batch). ``reads`` and ``writes`` name the
-    activations within the layer; ``width`` is the elements per row written.
+    activations within the layer; ``width`` is the elements per row written. ``form`` says how it is computed, where there are
+    several ways that cost alike and keep different things: the kind of a norm, the function of an activation.
     """
 
     name: str
@@ -141,6 +144,7 @@ class Op(NamedTuple):
     # Attention over latents costs more per pair when it reads them from the cache (absorbed form).
     cached_qk: Any = None
     cached_v: Any = None
+    form: tuple[str, ...] = ()
 
     def matmul_flops(self, rows: Any) -> Any:
         """FLOPs of a matrix product over ``rows`` rows: a multiply and an add count 2."""
@@ -184,10 +188,13 @@ class Blueprint(NamedTuple):
     fused: tuple[str, ...] = ()
 
     def encoder_tokens(self, asked: int | None, context: int) -> int:
-        """What the encoder beside a decoder reads: as asked, else as much as the decoder has; 0 without one."""
-        if not self.has_encoder:
-            return 0
-        return context if asked is None else asked
+        """What the encoder beside a decoder reads: as asked, else as much as the decoder has.
+
+        A decoder that attends to images (Llama 3.2 Vision) has as many of their tokens as asked, else none; all others 0.
+        """
+        if self.has_encoder:
+            return context if asked is None else asked
+        return asked or 0 if any(cache.per == "encoder_token" for cache in self.caches) else 0
 
 
 def without_formulas(blueprint: Blueprint) -> Blueprint:

@@ -28,12 +28,24 @@ def norm_of(block: Block) -> Norm:
     kind = block.norm or "rmsnorm"
     default_bias = kind == "layernorm"
     bias = default_bias if block.norm_bias is None else block.norm_bias
-    return Norm(kind, kind != "none", bias and kind != "none")
+    return Norm(kind, kind != "none", bias and kind != "none", block.norm_form or "plain")
 
 
 def placement_of(block: Block) -> str:
     """Where the norms of a layer stand; before the sub-layer unless said."""
     return block.norm_placement or "pre"
+
+
+def _scores_form(block: Block, setting: Setting) -> tuple[str, ...]:
+    """How the scores are computed."""
+    scores = block.scores or ("fp32" if setting.positions in ("rotary", "alibi") else "own")
+    said = {
+        "softcap": block.softcap,
+        "dropout": "attention" in (block.dropout or ()),
+        "upcast": scores != "own",
+        "upcast inputs": scores == "upcast",
+    }
+    return tuple(name for name, holds in said.items() if holds)
 
 
 def _attention(block: Block, setting: Setting, windowed: bool) -> Attention:
@@ -60,6 +72,9 @@ def _attention(block: Block, setting: Setting, windowed: bool) -> Attention:
         sparse_index=None if index is None else SparseIndex(index.heads, index.dim, index.type or "tokens", index.pool or 1),
         experts=block.attention_experts or 0,
         differential=bool(block.differential),
+        rotary=(setting.rotary_dim or head_dim) if setting.positions == "rotary" else 0,
+        form=_scores_form(block, setting),
+        fused="qkv" in (block.fused or ()),
     )
     mla = block.mla
     if mla is None:
@@ -103,17 +118,21 @@ def _ffn(block: Block, mixture: bool) -> Ffn | Mixture | None:
     activation = block.activation or "silu"
 
     def dense(dim: int, gated: bool = gated) -> Ffn | None:
-        return Ffn(dim, gated, activation, biases & {"gate", "up", "down"}) if dim else None
+        if not dim:
+            return None
+        fused, drops = "gate_up" in (block.fused or ()), "activation" in (block.dropout or ())
+        return Ffn(dim, gated, activation, biases & {"gate", "up", "down"}, fused, drops)
 
     moe = block.moe
     if moe is None or not mixture:
         return dense(block.ffn or 0)
     of_experts = gated if moe.gated is None else moe.gated
-    expert = Ffn(moe.ffn, of_experts, activation, frozenset({"gate", "up", "down"} if "experts" in biases else ()))
+    expert = Ffn(moe.ffn, of_experts, activation, frozenset({"gate", "up", "down"} if "experts" in biases else ()), True)
     shared = moe.shared_ffn or (moe.shared or 0) * moe.ffn
     return Mixture(moe.experts, moe.top_k, expert, dense(shared, of_experts),
                    bool(moe.shared_gate), "router" in biases, moe.correction_bias or "",
-                   dense=dense(moe.dense or 0), latent=moe.latent or 0, idle=moe.idle or 0)  # fmt: skip
+                   dense=dense(moe.dense or 0), latent=moe.latent or 0, idle=moe.idle or 0,
+                   fp32_router=bool(moe.fp32_router))  # fmt: skip
 
 
 def further(said: Sequence[Extra] | None) -> tuple[Further, ...]:
@@ -152,6 +171,7 @@ def _layer(block: Block, letter: str, kind: Kind, mixture: bool, setting: Settin
         further(block.extra),
         tuple(Kept(state.name, tuple(state.shape), state.dtype or "") for state in block.states or ()),
         image_cache=block.image_cache or 0,
+        dropout=_dropped(block.dropout or ()),
     )
 
 
@@ -165,7 +185,15 @@ def _stack(name: str, spec: ModelSpec | Stack, base: Block, setting: Setting, di
     layers = tuple(made[key] for key in keys)
     final_norm = placement_of(base) != "post" if spec.final_norm is None else spec.final_norm
     outside = further(spec.outside)
-    return StackPlan(name, setting.hidden, layers, distinct or len(layers), norm_of(base), final_norm, outside)
+    return StackPlan(name, setting.hidden, layers, distinct or len(layers), norm_of(base), final_norm, outside,
+                     frozenset(base.dropout or ()))  # fmt: skip
+
+
+def _dropped(sites: Sequence[str]) -> tuple[str, ...]:
+    """The sub-layers whose output is dropped out."""
+    if "residual" in sites:
+        return ("attention", "cross_attention", "ffn", "recurrent")
+    return ("ffn",) if "ffn" in sites else ()
 
 
 def position_rows(spec: ModelSpec) -> int:
@@ -208,7 +236,8 @@ def stacks(spec: ModelSpec) -> tuple[StackPlan, ...]:
     found = []
     hidden = spec.hidden or 0
     rows = position_rows(spec) if spec.positions == "disentangled" else 0
-    setting = Setting(hidden, causal=spec.type != "encoder", cross=spec.type == "encoder-decoder", relative_rows=rows)
+    setting = Setting(hidden, causal=spec.type != "encoder", cross=spec.type == "encoder-decoder", relative_rows=rows,
+                      positions=spec.positions, rotary_dim=spec.rotary_dim or 0)  # fmt: skip
     main = _stack("encoder" if spec.type == "encoder" else "decoder", spec, spec, setting, spec.distinct_layers)
     for name, tower in (("vision", spec.vision), ("audio", spec.audio)):
         if tower is not None:
@@ -216,7 +245,7 @@ def stacks(spec: ModelSpec) -> tuple[StackPlan, ...]:
             found.append(_stack(name, tower, tower, Setting(tower.hidden or hidden, causal=False, cross=False)))
     if spec.encoder is not None:
         # What holds in the decoder's layers holds in the encoder's too, unless it says otherwise; a pattern is its own.
-        own = Setting(spec.encoder.hidden or hidden, causal=False, cross=False)
+        own = setting._replace(hidden=spec.encoder.hidden or hidden, causal=False, cross=False, relative_rows=0)
         encoder = _stack("encoder", spec.encoder, merged(spec, spec.encoder), own)
         found.append(encoder if spec.encoder.final_norm is not None else encoder._replace(final_norm=main.final_norm))
     return (*found, main)

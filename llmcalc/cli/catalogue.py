@@ -62,14 +62,14 @@ def models(text: Search = None, family: o.Family = None, form: o.Format = "table
 
 def gpus(text: Search = None, unit: o.Unit = "GiB", form: o.Format = "table", json: o.Json = False) -> int:
     """The GPUs of the catalogue: memory that a process gets, bandwidth, peak rates, price."""
-    from llmcalc import resolve
+    from llmcalc import hardware
     from llmcalc.report.document import Document, Table
     from llmcalc.report.render import render
     from llmcalc.units import show_bytes
 
     form = o.form_of(form, json)
     results, rows = [], []
-    found = [resolve.gpu(entry.name) for entry in _matching("gpus", text)]
+    found = [hardware.gpu(entry.name) for entry in _matching("gpus", text)]
     for card in sorted(found, key=lambda g: (g.spec.vendor, g.spec.architecture, g.spec.marketed_gb, g.name)):
         spec = card.spec
         peak = spec.tflops.bf16 or spec.tflops.fp16

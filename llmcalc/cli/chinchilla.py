@@ -198,11 +198,11 @@ def _given(text: str | None, option: str, symbol: str) -> Any:
 
 def _budget(gpu: str, gpus: int, days: float, mfu: float) -> tuple[Any, float]:
     """FLOPs of a GPU budget, and the peak in TFLOP/s that it is a share of."""
-    from llmcalc import resolve
+    from llmcalc import hardware
     from llmcalc.errors import UsageError
     from llmcalc.quantity import Real
 
-    card = resolve.gpu(gpu)
+    card = hardware.gpu(gpu)
     rate = card.spec.tflops.bf16 or card.spec.tflops.fp16
     if rate is None:
         raise UsageError(f"{card.name} has no 16-bit rate in the catalogue")

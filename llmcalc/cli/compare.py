@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from llmcalc.cli import options as o
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from llmcalc.resolve import Model
 
@@ -58,20 +58,26 @@ def compare(
         row("KV per token", "bytes_per_token", byte_count),
         row(f"KV at {tokens:,}", "kv_bytes", byte_count),
         row("states", "state_bytes", byte_count),
+        row(f"cross-attention at {tokens:,}", "cross_bytes", byte_count),
+        row("index of sparse attention", "index_bytes", byte_count),
         row("FLOPs to decode a token", "decode_flops_per_token", show_flops),
-        row("FLOPs to read a token", "forward_flops_per_token", show_flops),
+        row("FLOPs to read a token, causal", "forward_flops_per_token", show_flops),
         row("trained context", "context", lambda n: f"{int(n):,}"),
     ]
     names = tuple(f">{o.label(m.blueprint)}" for m in chosen)
     fields = [_fields(m) for m in chosen]
     every = list(dict.fromkeys(key for said in fields for key in said))
-    unlike = [key for key in every if len({said.get(key, NONE) for said in fields}) > 1]
-    alike = [f"{key} {fields[0][key]}" for key in every if key not in unlike]
+    unlike = [key for key in every if len({_shown(said.get(key)) for said in fields}) > 1]
+    alike = [f"{key} {_shown(fields[0][key])}" for key in every if key not in unlike]
     title = f"Compared at {tokens:,} tokens, cache in {kv_dtype}"
-    told = [r for r in rows if set(r[1:]) != {NONE}]
-    differing = [(key, *(said.get(key, NONE) for said in fields)) for key in unlike]
-    tables = [Table(title, ("", *names), told, frozenset({0})), Table("What differs in their shape", ("field", *names), differing)]
+    told = [r for r in rows if set(r[1:]) - {NONE, "0 B"}]
+    differing = [(key, *(_shown(said.get(key)) for said in fields)) for key in unlike]
+    tables = [Table(title, ("", *names), told, frozenset({0}))]
+    if differing:
+        tables.append(Table("What differs in their shape", ("field", *names), differing))
     notes = [f"the same in all: {', '.join(alike)}"] if alike else []
+    if asked is None and tokens < resolve.DEFAULT_CONTEXT:
+        notes.append(f"at {tokens:,} tokens, the shortest of their trained contexts; --ctx sets another")
     notes += [f"{m.name}: the cache is not known: {m.blueprint.unknown_cache}" for m in chosen if m.blueprint.unknown_cache]
     for m in chosen:
         notes += o.beyond(m.name, tokens, m.blueprint)
@@ -120,21 +126,45 @@ def _figures(m: Model, tokens: int, kv_dtype: str) -> dict[str, Any]:
         "bytes_per_token": None if held is None else held.bytes_per_token,
         "kv_bytes": None if held is None else held.kv_bytes,
         "state_bytes": None if held is None else held.state_bytes,
+        "cross_bytes": None if held is None else held.cross_bytes,
+        "index_bytes": None if held is None else held.index_bytes,
         "decode_flops_per_token": None if work is None else work.decode_per_token,
         "forward_flops_per_token": None if work is None else work.forward / tokens,
         "context": b.context,
     }
 
 
-def _fields(m: Model) -> dict[str, str]:
-    """Every field of the model's shape that its spec says, dotted, as text."""
-    from llmcalc.cli.show import flat
+def _fields(m: Model) -> dict[str, Any]:
+    """Every field of the model's shape that its spec says, dotted; without defaults, and of lists of tensors the names."""
 
-    return dict(flat(_said(m.spec)))
+    def dotted(data: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+        for key, value in data.items():
+            if isinstance(value, dict):
+                yield from dotted(value, f"{prefix}{key}.")
+            elif isinstance(value, list) and value and isinstance(value[0], dict):
+                yield prefix + key, ", ".join(str(item.get("name", "?")) for item in value)
+            else:
+                yield prefix + key, value
+
+    said = dict(dotted(_said(m.spec)))
+    heads, hidden = said.get("heads"), said.get("hidden")
+    if heads and "mla.kv_rank" not in said:
+        said.setdefault("kv_heads", heads)
+    usual = {"activation": "silu", "head_dim": hidden // heads if heads and hidden else None, "tied_head": False}
+    return {key: value for key, value in said.items() if key not in usual or value != usual[key]}
+
+
+def _shown(value: Any) -> str:
+    """A field's value as YAML writes it."""
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f"{value:,}" if isinstance(value, int) and value > 9999 else NONE if value is None else str(value)
 
 
 def _said(record: Any) -> dict[str, Any]:
-    """What a record says, nested records as mappings."""
+    """What a record says beyond the format's defaults, nested records as mappings."""
 
     def plain(value: Any) -> Any:
         if hasattr(value, "__dict__"):
@@ -143,4 +173,6 @@ def _said(record: Any) -> dict[str, Any]:
             return {key: plain(item) for key, item in value.items()}
         return [plain(item) for item in value] if isinstance(value, list) else value
 
-    return {key: plain(value) for key, value in vars(record).items() if key not in ABOUT and value is not None}
+    # A validated record holds its class's defaults (type: decoder), one of the catalogue only what its file says.
+    said = {key: value for key, value in vars(record).items() if value != getattr(type(record), key, None)}
+    return {key: plain(value) for key, value in said.items() if key not in ABOUT}

@@ -90,7 +90,7 @@ def compute(
     json: o.Json = False,
 ) -> int:
     """Training runs: FLOPs, GPU-hours, days, energy, CO2, cost; back from a deadline or a budget. Exit 1 if it cannot be met."""
-    from llmcalc import resolve
+    from llmcalc import hardware, resolve
     from llmcalc.cli import training_run as parts
     from llmcalc.engines import compute as engine
     from llmcalc.errors import UsageError
@@ -107,7 +107,7 @@ def compute(
         raise UsageError("--tokens needs a MODEL or --params to train on them")
     if recompute != "none" and not (models or params):
         raise UsageError("--recompute needs a MODEL or --params: what is computed again is a matter of the model")
-    card = None if gpu is None else resolve.gpu(gpu)
+    card = None if gpu is None else hardware.gpu(gpu)
     terms = parts.terms(card, price, power, pue, carbon, precision)
     speeds = {"mfu": mfu, "hfu": hfu, "hardware_flops": tflops and tflops * 1e12, "tokens": tokens_per_second, "": iteration}
     batch = None if batch_tokens is None else parse_count(batch_tokens, "--batch-tokens")

@@ -1,174 +1,226 @@
-"""llmcalc fit: does it fit on a GPU, with how much context, how many sequences, or how many GPUs."""
+"""llmcalc fit: does it fit on a GPU, with how much context, how many sequences, or how many GPUs; and solved for one of these."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from llmcalc.cli import options as o
 
 if TYPE_CHECKING:
-    from llmcalc.report.document import Table
+    from llmcalc.cli.fit_rows import Question
 
 Gpus = Annotated[
     list[str] | None,
-    typer.Option("--gpu", metavar="NAME", help="GPU (llmcalc gpus); may be given several times.", show_default=False),
+    typer.Option(
+        "--gpu",
+        metavar="NAME",
+        help="GPU (llmcalc gpus), or auto for this machine's; may be given several times.",
+        show_default=False,
+    ),
 ]
-Count = Annotated[int, typer.Option("--gpus", min=1, max=4096, metavar="N", help="How many of them.")]
+Number = Annotated[int | None, typer.Option("--gpus", min=1, max=4096, metavar="N", help="How many of them.", show_default="1")]
 Reserve = Annotated[
-    str,
-    typer.Option("--reserve", metavar="BYTES", help="Kept free on each GPU: CUDA context, workspaces, allocator slack."),
+    str | None,
+    typer.Option(
+        "--reserve",
+        metavar="BYTES",
+        help="Kept free on each GPU, without --runtime: context, workspaces, slack.",
+        show_default="1GiB",
+    ),
 ]
+Runtime = Annotated[
+    str | None,
+    typer.Option(
+        "--runtime", metavar="NAME[@VERSION]", help="As vllm, sglang, llama.cpp or transformers holds a model.", show_default=False
+    ),
+]
+Utilization = Annotated[
+    float | None,
+    typer.Option("--utilization", min=0.01, max=1.0, help="Share of the memory that the runtime takes.", show_default="by version"),
+]
+Tensor = Annotated[int | None, typer.Option("--tp", min=1, max=1024, metavar="N", help="Tensor parallelism.", show_default=False)]
+Pipeline = Annotated[int | None, typer.Option("--pp", min=1, max=1024, metavar="N", help="Pipeline stages.", show_default=False)]
+Experts = Annotated[int | None, typer.Option("--ep", min=1, max=1024, metavar="N", help="Expert parallelism.", show_default=False)]
+Data = Annotated[int | None, typer.Option("--dp", min=1, max=1024, metavar="N", help="Data parallelism.", show_default=False)]
+GpuLayers = Annotated[
+    int | None, typer.Option("--ngl", min=0, max=10_000, metavar="N", help="llama.cpp: layers on GPUs.", show_default="all")
+]
+MicroBatch = Annotated[
+    int | None,
+    typer.Option(
+        "--ubatch",
+        min=1,
+        max=2**20,
+        metavar="TOKENS",
+        help="Prompt tokens read at once (vLLM's max_num_batched_tokens).",
+        show_default="by runtime",
+    ),
+]
+Sequences = Annotated[
+    int | None,
+    typer.Option("--max-num-seqs", min=1, max=2**20, metavar="N", help="vLLM: sequences it prepares for.", show_default="by GPU"),
+]
+Pool = Annotated[
+    str | None,
+    typer.Option(
+        "--kv-memory", metavar="BYTES", help="vLLM, SGLang: memory of the cache per GPU, in place of the rest.", show_default=False
+    ),
+]
+Flash = Annotated[bool, typer.Option("--flash-attention/--no-flash-attention", help="llama.cpp: flash attention.")]
+Solve = Annotated[
+    Literal["context", "batch", "gpus", "gpu", "quant", "model"] | None,
+    typer.Option(
+        "--solve",
+        help="Largest context, largest batch, fewest GPUs, cheapest GPU, best quantisation, or largest model that fits.",
+        show_default=False,
+    ),
+]
+ValueDtype = Annotated[
+    str | None, typer.Option("--value-dtype", help="Element type of the cached values, where another.", show_default=False)
+]
+StateDtype = Annotated[
+    Literal["fp32", "bf16", "fp16"] | None,
+    typer.Option("--state-dtype", help="vLLM, SGLang: element type of recurrent states.", show_default="fp32"),
+]
+Eager = Annotated[bool, typer.Option("--enforce-eager", help="vLLM: no CUDA graphs.")]
 
 
 def fit(
     models: o.Models = None,
     family: o.Family = None,
     gpu: Gpus = None,
-    gpus: Count = 1,
+    gpus: Number = None,
     quant: o.Quant = None,
     dtype: o.Dtype = None,
     ctx: o.Context = None,
     batch: o.Batch = 1,
     kv_dtype: o.KvDtype = "bf16",
+    value_dtype: ValueDtype = None,
+    state_dtype: StateDtype = None,
     encoder_ctx: o.EncoderContext = None,
-    reserve: Reserve = "1GiB",
+    reserve: Reserve = None,
+    runtime: Runtime = None,
+    utilization: Utilization = None,
+    tp: Tensor = None,
+    pp: Pipeline = None,
+    ep: Experts = None,
+    dp: Data = None,
+    ngl: GpuLayers = None,
+    ubatch: MicroBatch = None,
+    max_num_seqs: Sequences = None,
+    kv_memory: Pool = None,
+    flash_attention: Flash = True,
+    enforce_eager: Eager = False,
+    solve: Solve = None,
     explain: o.Explain = False,
     unit: o.Unit = "GiB",
     form: o.Format = "table",
     json: o.Json = False,
 ) -> int:
-    """Does it fit: weights, KV cache and a stated reserve against a GPU's usable memory. Exit 1 if a named model does not."""
-    from llmcalc import resolve
-    from llmcalc.engines import fit as engine
+    """Does it fit: weights, cache and working memory against a GPU's memory, on its own or as a runtime serves it.
+
+    Exit 1 if a named model does not fit, or --solve finds nothing.
+    """
+    from llmcalc import hardware, resolve
+    from llmcalc.cli import fit_rows, fit_tables
     from llmcalc.errors import UsageError
     from llmcalc.report.document import Document
     from llmcalc.report.render import render
-    from llmcalc.units import parse_bytes, show_bytes
+    from llmcalc.units import parse_bytes
 
     form = o.form_of(form, json)
-    if not gpu:
-        raise UsageError("name a GPU: --gpu a100-80 (llmcalc gpus lists them)")
-    asked, asked_encoder = o.context(ctx), o.context(encoder_ctx, "--encoder-ctx")
-    kept = parse_bytes(reserve, "--reserve")
-    cards = [resolve.gpu(name) for name in gpu]
+    cards, found = _cards(gpu, solve)
+    serving = hardware.runtime(runtime) if runtime else None
+    degrees = {"tp": tp, "pp": pp, "ep": ep, "dp": dp}
+    only = {"utilization": utilization, "ngl": ngl, "ubatch": ubatch, "max-num-seqs": max_num_seqs, "kv-memory": kv_memory,
+            "value-dtype": value_dtype, "state-dtype": state_dtype,
+            "enforce-eager": enforce_eager or None, **degrees}  # fmt: skip
+    _check(only, serving, reserve)
+    kept = parse_bytes(reserve, "--reserve") if reserve else fit_rows.RESERVE
+    question = fit_rows.Question(
+        quant=quant, dtype=dtype, context=o.context(ctx), batch=batch, kv_dtype=kv_dtype, value_dtype=_dtype(value_dtype),
+        state_dtype=state_dtype,
+        encoder=o.context(encoder_ctx, "--encoder-ctx"), reserve=kept, gpus=gpus or found, runtime=serving, utilization=utilization,
+        degrees=degrees, ngl=ngl, ubatch=ubatch, sequences=max_num_seqs,
+        pool=parse_bytes(kv_memory, "--kv-memory") if kv_memory else None, flash=flash_attention, eager=enforce_eager,
+    )  # fmt: skip
     chosen, named = resolve.chosen(models, family)
-    if not named:
-        # Of these nobody knows what a cache takes; asked for by name they are refused.
-        chosen = [m for m in chosen if not m.blueprint.unknown_cache]
-    results: list[dict[str, Any]] = []
-    notes, figures = [], []
-    native: dict[str, list[str]] = {}
-    for m in chosen:
-        tokens = resolve.context_of(asked, m.blueprint)
-        method, stored = resolve.stored_as(m, quant, dtype)
-        if quant is None and method.rules:
-            native.setdefault(stored, []).append(m.name)
-        demand = engine.Demand(m.blueprint, method, dtype or "", kv_dtype, kept, asked_encoder)
-        for card in cards:
-            answer = engine.fit(demand, card.usable_bytes, gpus=gpus, context=tokens, batch=batch)
-            results.append({
-                "model": m.name, "family": m.spec.family, "estimate": m.blueprint.estimate, "gpu": card.name,
-                "quant": method.name, "dtype": dtype or m.blueprint.dtype, "runtime": "transformers", "ctx": tokens, "batch": batch,
-                "fits": answer.fits, "required_bytes": answer.load.required_bytes, "available_bytes": answer.available_bytes,
-                "spare_bytes": answer.available_bytes - answer.load.required_bytes,
-                "weight_bytes": answer.load.weight_bytes, "kv_bytes": answer.load.kv_bytes,
-                "activation_bytes": answer.load.activation_bytes, "overhead_bytes": answer.load.overhead_bytes,
-                "deciding_gpu": answer.deciding_gpu + 1, "total_weight_bytes": demand.weight_bytes,
-                "total_kv_bytes": demand.cache_bytes(tokens, batch), "kv_tokens": answer.kv_tokens,
-                "trained_context": m.blueprint.context, "max_context": answer.max_context, "max_batch": answer.max_batch,
-                "gpus": gpus, "min_gpus": answer.min_gpus,
-            })  # fmt: skip
-            if explain:
-                opened = engine.explain(demand, card.usable_bytes, gpus=gpus, context=tokens, batch=batch)
-                figures.append(o.figure(m, opened, f" on {card.name}"))
-        if named:
-            notes += o.beyond(m.name, tokens, m.blueprint)
-    notes += [f"{', '.join(names)}: published in {stored}; --dtype bf16 for 16 bits" for stored, names in native.items()]
-    notes += [f"{card.name}: {show_bytes(card.usable_bytes, unit)} usable, {card.usable_source}" for card in cards]
-    notes += [f"{card.name}: {card.spec.note}" for card in cards if card.spec.note and not card.is_measured]
-    spread = f"; the layers stand on {gpus} GPUs in order, and the fullest decides" if gpus > 1 else ""
-    exact = "weights and cache are exact, the working set of a forward pass is an estimate, the reserve of "
-    notes.append(f"{exact}{show_bytes(kept, unit)} per GPU is stated{spread}")
-    notes += o.about(chosen)
-    alone = named and len(results) == 1
+    if solve == "quant" and quant is not None:
+        raise UsageError("--solve quant looks for the quantisation; leave --quant out")
+    if solve:
+        from llmcalc.cli import fit_solve
+
+        rows, notes = fit_solve.solved(question, solve, chosen, cards, named=named)
+    else:
+        rows, notes = fit_rows.rows(question, chosen, cards, named=named)
+    figures = [fit_rows.figure(row) for row in rows] if explain else []
+    results = [row.result for row in rows]
+    notes += fit_rows.notes(question, chosen, rows, cards, unit, named=named)
     inputs = {
-        "models": models or [], "family": family, "gpu": [card.name for card in cards], "gpus": gpus, "quant": quant,
-        "dtype": dtype, "ctx": asked or resolve.DEFAULT_CONTEXT, "batch": batch, "kv_dtype": kv_dtype,
-        "encoder_ctx": asked_encoder, "reserve_bytes": kept,
+        "models": models or [], "family": family, "gpu": [card.name for card in cards], "gpus": gpus or found or 1, "quant": quant,
+        "dtype": dtype, "ctx": question.context or resolve.DEFAULT_CONTEXT, "batch": batch, "kv_dtype": kv_dtype,
+        "encoder_ctx": question.encoder, "reserve_bytes": kept, "runtime": runtime, "solve": solve,
+        "flash_attention": flash_attention,
+        **{key.replace("-", "_"): value for key, value in only.items()},
     }  # fmt: skip
-    table = _one(results[0], unit) if alone else _many(results, unit)
-    render(Document("fit", inputs, results, [table], notes, figures), form, explain=explain, unit=unit)
+    one = len(results) == 1 and (named or solve is not None)
+    tables = []
+    if form != "json":
+        tables = [fit_tables.one(results[0], unit) if one else fit_tables.many(results, unit, question.gpus)]
+    render(Document("fit", inputs, results, tables, notes, figures), form, explain=explain, unit=unit)
+    if solve:
+        return 0 if results and all(result["fits"] for result in results) else 1
     return 1 if named and not all(result["fits"] for result in results) else 0
 
 
-def _bound(value: int | None, show: Callable[[int], str] = str) -> str:
-    """A bound as shown: a dash where there is none, 0 where nothing fits."""
-    return "-" if value is None else show(value)
+def _cards(names: list[str] | None, solve: str | None) -> tuple[list[Any], int | None]:
+    """The GPUs asked for, and how many of them this machine has where it was asked."""
+    from llmcalc import hardware
+    from llmcalc.errors import UsageError
+
+    if not names:
+        if solve == "gpu":
+            from llmcalc.specs import catalogue
+
+            return [hardware.gpu(name) for name in catalogue.entries("gpus")], None
+        raise UsageError("name a GPU: --gpu a100-80 (llmcalc gpus lists them)")
+    if names == ["auto"]:
+        from llmcalc.cli.machine import gpus_here
+
+        card, count = gpus_here()
+        return [card], count
+    return [hardware.gpu(name) for name in names], None
 
 
-def _verdict(result: dict[str, Any], unit: str) -> str:
-    from llmcalc.units import show_bytes
+def _check(only: dict[str, Any], serving: Any, reserve: str | None) -> None:
+    """Raises UsageError for options that belong to another way of holding a model."""
+    from llmcalc.errors import UsageError
 
-    spare = result["spare_bytes"]
-    return f"fits, {show_bytes(spare, unit)} spare" if result["fits"] else f"no, {show_bytes(-spare, unit)} over"
-
-
-def _stored(result: dict[str, Any]) -> str:
-    return str(result["dtype"] if result["quant"] == "none" else result["quant"])
-
-
-def _one(result: dict[str, Any], unit: str) -> Table:
-    """One model on one kind of GPU: what needs how much, and what would fit."""
-    from llmcalc.report.document import Table
-    from llmcalc.units import show_bytes, show_context
-
-    gpus, verdict = result["gpus"], _verdict(result, unit)
-    fullest = f"GPU {result['deciding_gpu']} of {gpus}" if gpus > 1 else result["gpu"]
-    enough = "no number: a layer and the reserve are too much for one" if result["min_gpus"] is None else f"{result['min_gpus']}"
-    certain = "estimated" if result["estimate"] else "exact"
-    # What the model was trained for, or what the memory holds, whichever is less.
-    limit = "as trained" if result["max_context"] == result["trained_context"] else "by memory" if result["max_context"] else ""
-    rows = [
-        (f"weights, {_stored(result)}", show_bytes(result["weight_bytes"], unit), certain),
-        (f"cache, {result['ctx']:,} tokens x {result['batch']}", show_bytes(result["kv_bytes"], unit), certain),
-        ("working set", show_bytes(result["activation_bytes"], unit), "estimated"),
-        ("reserve", show_bytes(result["overhead_bytes"], unit), "stated"),
-        (f"needed on {fullest}", show_bytes(result["required_bytes"], unit), ""),
-        (f"usable on one {result['gpu']}", show_bytes(result["available_bytes"], unit), ""),
-        ("verdict", verdict, ""),
-        (f"largest context, batch {result['batch']}", _bound(result["max_context"], lambda n: f"{n:,} tokens"), limit),
-        (f"largest batch, context {show_context(result['ctx'])}", _bound(result["max_batch"]), ""),
-        ("GPUs it takes", enough, ""),
-    ]
-    title = f"{o.marked(result['model'], result['estimate'])} on {gpus} x {result['gpu']}"
-    return Table(title, ("", ">", ""), rows, frozenset({4, 6}), {verdict: "good" if result["fits"] else "bad"})
+    if serving is None:
+        for name, value in only.items():
+            if value is not None:
+                raise UsageError(f"--{name} is for a runtime: name one, --runtime vllm")
+        return
+    if reserve is not None:
+        raise UsageError("--reserve is for fit without --runtime; a runtime keeps what it keeps")
+    homes = {
+        "ngl": ("cells",), "max-num-seqs": ("paged",), "enforce-eager": ("paged",), "kv-memory": ("paged", "static"),
+        "state-dtype": ("paged", "static"), "ubatch": ("paged", "cells"),
+    }  # fmt: skip
+    for name, kinds in homes.items():
+        if only[name] is not None and serving.kind not in kinds:
+            raise UsageError(f"--{name} is not for --runtime {serving.name}")
 
 
-def _many(results: list[dict[str, Any]], unit: str) -> Table:
-    """A row for each model and kind of GPU."""
-    from llmcalc.report.document import Table
-    from llmcalc.units import show_bytes, show_context
+def _dtype(name: str | None) -> str | None:
+    from llmcalc.engines.kv import CACHE_BITS
+    from llmcalc.errors import UsageError
 
-    cards = list(dict.fromkeys(result["gpu"] for result in results))
-    card = ("GPU",) if len(cards) > 1 else ()
-    columns = ("model", *card, ">?weights", ">?cache", ">needed", "verdict", ">spare", ">max context", ">?max batch", ">GPUs")
-    rows = [
-        (
-            o.marked(r["model"], r["estimate"]), *((r["gpu"],) if card else ()), show_bytes(r["weight_bytes"], unit),
-            show_bytes(r["kv_bytes"], unit), show_bytes(r["required_bytes"], unit), "fits" if r["fits"] else "no",
-            show_bytes(r["spare_bytes"], unit), _bound(r["max_context"], show_context), _bound(r["max_batch"]),
-            _bound(r["min_gpus"]),
-        )
-        for r in results
-    ]  # fmt: skip
-    marks = {"fits": "good", "no": "bad"}
-    gpus = results[0]["gpus"] if results else 1
-    quants, contexts = {_stored(r) for r in results}, {r["ctx"] for r in results}
-    stored = quants.pop() if len(quants) == 1 else "as published"
-    context = show_context(contexts.pop()) if len(contexts) == 1 else f"up to {show_context(max(contexts, default=0))}"
-    where = f"{gpus} x {cards[0]}" if len(cards) == 1 else f"{gpus} of each GPU"
-    batch = results[0]["batch"] if results else 1
-    return Table(f"{stored} on {where}, context {context}, batch {batch}", columns, rows, marks=marks)
+    if name is not None and name not in CACHE_BITS:
+        raise UsageError(f"--value-dtype: found {name!r}, allowed: {', '.join(CACHE_BITS)}")
+    return name
+
+
+__all__ = ["Question", "fit"]

@@ -36,7 +36,8 @@ def import_(source: SourceName, output: Output = None, force: Force = False, for
     if found.spec is None:
         raise NoAnswer(f"{source}: holds tensors without a config; a spec needs the config.json beside them")
     model = resolve.lowered(found, source)
-    text = write.write(found.spec, f"{printable(found.name)}, read from {printable(source)}")
+    spec = found.spec if found.checkpoint is None else {**found.spec, "dtype": model.blueprint.dtype}
+    text = write.write(spec, f"{printable(found.name)}, read from {printable(source)}")
     if output is not None:
         # Whole or not at all: written beside the target and then given its name.
         part = output.with_name(output.name + ".part")
@@ -47,7 +48,7 @@ def import_(source: SourceName, output: Output = None, force: Force = False, for
             part.unlink(missing_ok=True)
             raise UsageError(f"{output}: cannot be written: {error.strerror}") from None
     if form == "json":
-        result = {"model": found.name, "spec": found.spec, "output": None if output is None else str(output)}
+        result = {"model": found.name, "spec": spec, "output": None if output is None else str(output)}
         render(Document("import", {"source": source, "output": result["output"]}, [result], [], list(model.notes), []), form)
         return 0
     # A spec has no tabular form: every other format prints the file itself, and what is to be said of it beside it.

@@ -21,6 +21,7 @@ COMMANDS = {
     "flops": "flops",
     "weights": "weights",
     "fit": "fit",
+    "train": "train",
     "speed": "speed",
     "compute": "compute",
     "chinchilla": "chinchilla",
@@ -85,7 +86,7 @@ def version(wanted: bool) -> None:
 def options(
     show_version: bool = typer.Option(False, "--version", callback=version, is_eager=True, help="Print the version and exit."),
 ) -> None:
-    """Size language models: parameters, weights, KV cache, FLOPs, training runs, compute-optimal tokens, GPU fit, speed."""
+    """Size language models: parameters, weights, KV cache, FLOPs, training, compute-optimal tokens, GPU fit, speed."""
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -8,7 +8,7 @@ import typer
 
 from llmcalc.cli import options as o
 
-What = Annotated[Literal["model", "gpu", "quant"], typer.Argument(help="Which kind of spec file.")]
+What = Annotated[Literal["model", "gpu", "quant", "runtime"], typer.Argument(help="Which kind of spec file.")]
 
 
 def schema(what: What = "model", form: o.Format = "table", json: o.Json = False) -> int:

@@ -99,9 +99,9 @@ def _model(name: str) -> tuple[dict[str, Any], list[Any], list[str]]:
 
 
 def _gpu(name: str, data: dict[str, Any]) -> tuple[dict[str, Any], list[Any], list[str]]:
-    from llmcalc import resolve
+    from llmcalc import hardware
 
-    card = resolve.gpu(name)
+    card = hardware.gpu(name)
     notes = [f"{name}: {card.usable_bytes / 2**30:.2f} GiB usable, {card.usable_source}"]
     return {"gpu": name, "kind": "gpu", "usable_bytes": card.usable_bytes, "spec": data}, [_facts(f"{name}, a GPU", data)], notes
 

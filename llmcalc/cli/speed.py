@@ -84,7 +84,7 @@ def speed(
     json: o.Json = False,
 ) -> int:
     """How fast: prefill and decode by a roofline with measured efficiencies, each with its range; and what tokens cost."""
-    from llmcalc import resolve
+    from llmcalc import hardware, resolve
     from llmcalc.cli import speed_rows as rows
     from llmcalc.errors import UsageError
     from llmcalc.report.document import Document
@@ -97,7 +97,7 @@ def speed(
         if value is not None and value != value:
             raise UsageError(f"{option} nan is not a number")
     asked = rows.lengths(o.context(ctx), o.context(prompt, "--prompt"), o.context(output, "--output"))
-    cards = [resolve.gpu(name) for name in gpu]
+    cards = [hardware.gpu(name) for name in gpu]
     drafter = None if draft is None else resolve.model(draft)
     chosen, named = resolve.chosen(models, family)
     if not named:

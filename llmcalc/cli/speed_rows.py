@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from llmcalc import resolve
+from llmcalc import hardware, resolve
 from llmcalc.engines import kv
 from llmcalc.engines import speed as engine
 from llmcalc.engines.roofline import Roofline
@@ -23,7 +23,7 @@ class Question(NamedTuple):
     """A model on GPUs, as asked. ``draft`` is a model, its acceptance and the tokens it drafts."""
 
     model: resolve.Model
-    card: resolve.Gpu
+    card: hardware.Gpu
     gpus: int
     tp: int | None
     quant: str | None
@@ -58,7 +58,7 @@ def lengths(context: int | None, prompt: int | None, output: int | None) -> tupl
     return found
 
 
-def default_runtime(card: resolve.Gpu, quant: str) -> str:
+def default_runtime(card: hardware.Gpu, quant: str) -> str:
     """llama.cpp for what it is the first to run, else vLLM."""
     files = catalogue.quant_spec(quant)[1].container if quant != "none" else None
     return "llama.cpp" if files == "gguf" or card.spec.vendor == "Apple" else "vllm"
@@ -68,9 +68,9 @@ def answer(q: Question) -> Answer:
     """One question answered. Raises UnknownName, UsageError, NoAnswer."""
     blueprint = q.model.blueprint
     method, _ = resolve.stored_as(q.model, q.quant, q.dtype)
-    found = resolve.efficiencies(q.runtime or default_runtime(q.card, method.name), q.card, method.name)
-    machine = resolve.machine(found.runtime, q.card, method.name, q.gpus, q.tp)
-    e = resolve.efficiency(found.runtime, q.card, method.name)
+    found = hardware.efficiencies(q.runtime or default_runtime(q.card, method.name), q.card, method.name)
+    machine = hardware.machine(found.runtime, q.card, method.name, q.gpus, q.tp)
+    e = hardware.efficiency(found.runtime, q.card, method.name)
     roof = Roofline(blueprint, method, q.dtype or "", q.kv_dtype, machine.ranks)
     draft, notes = None, []
     if q.draft is not None:
@@ -125,7 +125,7 @@ def answer(q: Question) -> Answer:
     return Answer(result, notes, _opened(s, e, found))
 
 
-def _price(card: resolve.Gpu, price: float | None) -> tuple[float | None, str]:
+def _price(card: hardware.Gpu, price: float | None) -> tuple[float | None, str]:
     """Dollars per GPU-hour as given, or the median of the catalogue's quotes, and in words."""
     from llmcalc.cli.training_run import hourly_prices
 

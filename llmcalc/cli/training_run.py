@@ -11,8 +11,9 @@ from llmcalc.report.document import Table
 from llmcalc.units import parse_count, show_count, show_flops
 
 if TYPE_CHECKING:
+    from llmcalc.hardware import Gpu
     from llmcalc.quantity import Kind
-    from llmcalc.resolve import Gpu, Model
+    from llmcalc.resolve import Model
 
 # Figures that an assumption spreads, with the key of each and how it is shown.
 SPREAD = ("tokens", "mfu", "gpu_hours", "gpus", "days", "energy_mwh", "co2_tonnes", "cost_dollars")

@@ -8,20 +8,14 @@ The working set of the forward pass and the reserve are estimates, and say so; w
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from llmcalc.blueprint.parts import Blueprint, product, without_formulas
 from llmcalc.engines import kv
-from llmcalc.engines.weights import Method, assign, share_bytes
+from llmcalc.engines.demand import CHUNK_TOKENS, MOST_SEQUENCES, MOST_TOKENS, Demand, working_set
 from llmcalc.engines.weights import explain as explain_weights
-from llmcalc.quantity import Dim, Quantity, least
-from llmcalc.units import GiB
+from llmcalc.quantity import Dim, Quantity
 
-# What a CUDA process takes before it holds a tensor (0.3 to 0.8 GiB of context), library workspaces and allocator slack.
-RESERVE_BYTES = GiB
-# A prompt is read in pieces of at most so many tokens (vLLM's and SGLang's default order of size).
-CHUNK_TOKENS = 2048
-MOST_SEQUENCES, MOST_TOKENS = 2**20, 2**40
+__all__ = ["Demand", "Fit", "Load", "explain", "fit", "held_by", "largest", "longest", "spread"]
 
 
 class Load(NamedTuple):
@@ -38,101 +32,6 @@ class Load(NamedTuple):
         return sum(self)
 
 
-class WorkingSet(NamedTuple):
-    """What a forward pass holds at its widest operation: the residual, what the operation reads and what it writes."""
-
-    width: Any
-    logits: Any
-    in_pieces: bool
-
-    def bytes(self, tokens: Any, batch: Any) -> Any:
-        """16-bit activations of ``tokens`` per sequence, and each sequence's logits in fp32.
-
-        A causal stack may read a prompt piece by piece; one that looks both ways needs all of it at once.
-        """
-        live = product((batch, tokens))
-        if self.in_pieces:
-            live = least(live, Dim(CHUNK_TOKENS, "chunk") if isinstance(live, Dim) else CHUNK_TOKENS)
-        live = product((2, live)) * self.width
-        return live if self.logits is None else live + product((4, batch, self.logits))
-
-
-def working_set(blueprint: Blueprint) -> WorkingSet:
-    """The widest operation of a model's layers."""
-    inner = [op for op in blueprint.ops if op.kind == "matmul" and op.layers and op.rows not in ("patch", "pass")]
-    widest = max(inner, key=lambda op: int(op.repeats) * (int(op.inner) + int(op.width)))
-    heads = [op for op in blueprint.ops if op.rows == "logit" and op.part == "lm_head"]
-    width = Dim(blueprint.stacks[-1].hidden, "h") + product((widest.repeats, widest.inner + widest.width))
-    return WorkingSet(width, heads[0].width if heads else None, blueprint.generates and not blueprint.has_encoder)
-
-
-class Demand:
-    """A model under a quantisation, ready to be asked at many contexts and batches.
-
-    ``encoder_context`` is what an encoder beside a decoder reads; as much as the decoder unless said. ``units`` cannot be
-    divided: they are the layers, with the ends attached to the first and the last.
-    """
-
-    def __init__(
-        self,
-        blueprint: Blueprint,
-        method: Method,
-        dtype: str = "",
-        kv_dtype: str = "bf16",
-        reserve: int = RESERVE_BYTES,
-        encoder_context: int | None = None,
-    ) -> None:
-        self.blueprint, self.method, self.dtype = blueprint, method, dtype or blueprint.dtype
-        self.kv_dtype, self.reserve, self.encoder_context = kv_dtype, reserve, encoder_context
-        self.bare = without_formulas(blueprint)
-        symbolic = working_set(blueprint)
-        self.working = symbolic._replace(width=int(symbolic.width), logits=symbolic.logits and int(symbolic.logits))
-        self.first_unit: dict[str, int] = {}
-        self.units = 0
-        for stack in blueprint.stacks:
-            self.first_unit[stack.name] = self.units
-            self.units += stack.depth
-        self.weights = self._unit_weights()
-        self.weight_bytes = sum(self.weights)
-
-    def _unit_weights(self) -> list[int]:
-        depth = {stack.name: stack.depth for stack in self.blueprint.stacks}
-        weights = [0] * self.units
-        for share in assign(self.bare, self.method):
-            first, last = self.first_unit[share.weight.stack], share.weight.last
-            total = int(share_bytes(share, self.method, self.dtype))
-            if not share.layers:
-                # The token table serves the first layer that runs, whichever stack names it.
-                unit = first + depth[share.weight.stack] - 1 if last else (0 if share.weight.role == "embedding" else first)
-                weights[unit] += total
-            else:
-                for layer in share.layers:
-                    weights[first + layer] += total // len(share.layers)
-        return weights
-
-    def cache_bytes(self, context: int, batch: int) -> int:
-        """All that is cached, over all GPUs."""
-        return kv.size(self.bare, context, batch, self.kv_dtype, self.encoder_tokens(context)).total
-
-    def encoder_tokens(self, context: int) -> int:
-        """What the encoder reads when the decoder stands at ``context``."""
-        return self.blueprint.encoder_tokens(self.encoder_context, context)
-
-    def unit_bytes(self, context: int, batch: int) -> list[int]:
-        """Weights and cache of every unit."""
-        loads = list(self.weights)
-        for cache in self.bare.caches:
-            first = self.first_unit[cache.stack]
-            one = -(-kv.entry_bytes(cache, context, batch, self.kv_dtype, self.encoder_tokens(context)) // len(cache.layers))
-            for layer in cache.layers:
-                loads[first + layer] += one
-        return loads
-
-    def working_bytes(self, context: int, batch: int) -> int:
-        """What the forward pass holds beside weights and cache."""
-        return int(self.working.bytes(max(context, self.encoder_tokens(context)), batch))
-
-
 def _pack(loads: list[int], capacity: int) -> int | None:
     """GPUs that the units need in order, or None where one unit alone is too large."""
     gpus, free = 1, capacity
@@ -145,8 +44,10 @@ def _pack(loads: list[int], capacity: int) -> int | None:
     return gpus
 
 
-def _spread(loads: list[int], gpus: int) -> list[tuple[int, int]]:
+def spread(loads: list[int], gpus: int) -> list[tuple[int, int]]:
     """The units' ranges per GPU that make the fullest GPU as empty as it can be."""
+    if gpus == 1:
+        return [(0, len(loads))]
     low, high = max(loads), sum(loads)
     while low < high:
         middle = (low + high) // 2
@@ -199,44 +100,75 @@ def largest(fits: Callable[[int], bool], most: int) -> int:
     return low
 
 
+def held_by(demand: Demand, units: tuple[int, int], context: int, batch: int) -> tuple[int, int]:
+    """Weights and cache of a range of units."""
+    start, stop = units
+    weights = sum(demand.weights[start:stop])
+    if stop - start == demand.units:
+        return weights, demand.cache_bytes(context, batch)
+    return weights, sum(demand.unit_bytes(context, batch)[start:stop]) - weights
+
+
+class _Search:
+    """The largest context and batch on so many GPUs: in closed form on one, by trial on several."""
+
+    def __init__(self, demand: Demand, available: int, gpus: int) -> None:
+        self.demand, self.available, self.gpus = demand, available, gpus
+
+    def room(self, context: int, batch: int) -> int:
+        """What a GPU has for weights and cache."""
+        return self.available - self.demand.reserve - self.demand.working_bytes(context, batch)
+
+    def enough(self, context: int, batch: int) -> bool:
+        """Whether everything fits."""
+        if self.gpus == 1:
+            return self.demand.total_bytes(context, batch) <= self.available
+        needed = _pack(self.demand.unit_bytes(context, batch), self.room(context, batch))
+        return needed is not None and needed <= self.gpus
+
+    def context(self, batch: int, most: int) -> int:
+        """The largest context up to ``most``."""
+        if self.gpus == 1:
+            return min(most, self.demand.contexts(batch).largest(self.available))
+        return largest(lambda n: self.enough(n, batch), most)
+
+    def batch(self, context: int) -> int:
+        """The largest batch."""
+        if self.gpus == 1:
+            return self.demand.batches(context).largest(self.available)
+        return largest(lambda n: self.enough(context, n), MOST_SEQUENCES)
+
+
 def fit(demand: Demand, available: int, *, gpus: int = 1, context: int, batch: int = 1) -> Fit:
     """The verdict on ``gpus`` equal GPUs of ``available`` bytes, with what would fit and how many it takes."""
-
-    def room(at_context: int, at_batch: int) -> int:
-        return available - demand.reserve - demand.working_bytes(at_context, at_batch)
-
-    def enough(at_context: int, at_batch: int) -> bool:
-        capacity = room(at_context, at_batch)
-        if gpus == 1:
-            return demand.weight_bytes + demand.cache_bytes(at_context, at_batch) <= capacity
-        needed = _pack(demand.unit_bytes(at_context, at_batch), capacity)
-        return needed is not None and needed <= gpus
-
+    search = _Search(demand, available, gpus)
     loads = demand.unit_bytes(context, batch)
-    ranges = _spread(loads, gpus)
-    start, stop = max(ranges, key=lambda r: sum(loads[r[0] : r[1]]))
-    weight_bytes = sum(demand.weights[start:stop])
-    cached = demand.cache_bytes(context, batch) if len(ranges) == 1 else sum(loads[start:stop]) - weight_bytes
-    load = Load(weight_bytes, cached, demand.working_bytes(context, batch), demand.reserve)
+    ranges = spread(loads, gpus)
+    start, stop = ranges[0] if len(ranges) == 1 else max(ranges, key=lambda r: sum(loads[r[0] : r[1]]))
+    weight_bytes, cached = held_by(demand, (start, stop), context, batch)
+    working = demand.working_bytes(context, batch)
+    load = Load(weight_bytes, cached, working, demand.reserve)
+    fits = load.required_bytes <= available
     trained = demand.blueprint.context
-    growing = any(c.per == "token" and c.window is None for c in demand.blueprint.caches)
-    bounded = trained if trained is not None else (MOST_TOKENS if growing else None)
-    max_context = largest(lambda n: enough(n, batch), bounded) if bounded else (None if enough(context, batch) else 0)
-    growing_tokens = largest(lambda n: enough(n, 1), MOST_TOKENS) if growing else None
-    max_batch = largest(lambda n: enough(context, n), MOST_SEQUENCES)
-    unbounded = max_batch == MOST_SEQUENCES
+    bounded = trained if trained is not None else (MOST_TOKENS if demand.growing else None)
+    max_batch = search.batch(context)
     return Fit(
-        fits=load.required_bytes <= available,
+        fits=fits,
         load=load,
         available_bytes=available,
         deciding_gpu=ranges.index((start, stop)),
         used_gpus=len(ranges),
         units=(start, stop),
-        min_gpus=_pack(loads, room(context, batch)),
-        max_context=max_context,
-        max_batch=None if unbounded else max_batch,
-        kv_tokens=growing_tokens,
+        min_gpus=1 if gpus == 1 and fits else _pack(loads, available - demand.reserve - working),
+        max_context=search.context(batch, bounded) if bounded else (None if search.enough(context, batch) else 0),
+        max_batch=None if max_batch == MOST_SEQUENCES else max_batch,
+        kv_tokens=longest(demand, available, gpus),
     )
+
+
+def longest(demand: Demand, available: int, gpus: int) -> int | None:
+    """The longest single sequence that fits, trained for or not; None where the cache does not grow."""
+    return _Search(demand, available, gpus).context(1, MOST_TOKENS) if demand.growing else None
 
 
 def explain(demand: Demand, available: int, *, gpus: int, context: int, batch: int) -> Quantity:

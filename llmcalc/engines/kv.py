@@ -90,7 +90,11 @@ def convention(blueprint: Blueprint) -> str:
     if not kinds:
         return "no cache: the model keeps nothing between tokens"
     if "kv" in kinds:
-        said.append("keys and values of every layer")
+        keeping = {layer for cache in blueprint.caches if cache.kind == "kv" for layer in cache.layers}
+        depth = blueprint.stacks[-1].depth
+        said.append(
+            "keys and values of every layer" if len(keeping) == depth else f"keys and values of {len(keeping)} of {depth} layers"
+        )
     if "latent" in kinds:
         said.append("the latent and rotary key of multi-head latent attention, not the expanded heads")
     windows = sorted({int(c.window) for c in blueprint.caches if c.window is not None})
@@ -98,6 +102,8 @@ def convention(blueprint: Blueprint) -> str:
         said.append("windowed layers capped at min(context, " + "/".join(map(str, windows)) + ")")
     if "state" in kinds:
         said.append("recurrent states in their own dtype")
+    if "index" in kinds:
+        said.append("keys of the sparse attention's index apart")
     if "cross" in kinds:
         said.append("cross-attention apart, per token of the encoder")
     return "; ".join(said)

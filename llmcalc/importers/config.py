@@ -117,9 +117,12 @@ class Config:
         return value
 
     def each(self, key: str, depth: int, kind: type = str) -> list[Any] | None:
-        """A list with one entry for each of ``depth`` layers (more are cut off), or None where the config has none."""
+        """A list with one entry for each of ``depth`` layers (more are cut off), or None where the config has none.
+
+        An empty one is none: Llama 4's files say ``no_rope_layers: []``.
+        """
         value = self.get(key)
-        if value is None:
+        if value is None or value == []:
             return None
         if not isinstance(value, list) or any(
             not isinstance(item, kind) or isinstance(item, bool) != (kind is bool) for item in value

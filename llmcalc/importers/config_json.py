@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 from llmcalc.errors import UnknownArchitecture
-from llmcalc.importers import families
-from llmcalc.importers.classes import version
+from llmcalc.importers import families, trained_as
 from llmcalc.importers.config import Config, Source
-from llmcalc.importers.harmless import is_harmless
+from llmcalc.importers.harmless import further_layers, is_harmless, said
+from llmcalc.importers.quantized import stored
 from llmcalc.importers.shape import LETTERS, Spec, TooManyKinds, extra, fold, trimmed
 
 DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
@@ -50,6 +51,25 @@ CLASSIFIERS: dict[str, tuple[int, bool, str]] = {
 }
 
 
+# Reward models of authors' own code: outputs, and whether a layer as wide as the model stands before them.
+REWARDS = {
+    ("qwen2", "Qwen2ForRewardModel"): (1, True),
+    ("qwen2", "Qwen2ForProcessRewardModel"): (2, True),
+    ("internlm2", "InternLM2ForRewardModel"): (1, False),
+}
+
+
+def _reward(model_type: str, task: Task, hidden: int) -> list[Spec]:
+    """The linear layers of a reward model, with biases where there are two."""
+    labels, deep = REWARDS[model_type, task.architecture]
+    rows = "token" if labels > 1 else "sequence"
+    score = extra("score", labels, hidden, rows=rows, after=True)
+    if not deep:
+        return [score]
+    inner = [extra("score_dense", hidden, hidden, rows=rows, after=True), extra("score_dense.bias", hidden, after=True)]
+    return [*inner, score, extra("score.bias", labels, after=True)]
+
+
 def _classifier(task: Task, hidden: int) -> list[Spec]:
     """The linear layer of a classifier."""
     fixed, bias, rows = CLASSIFIERS[task.name]
@@ -79,6 +99,11 @@ def task_of(c: Config) -> Task:
         suffix = next((use for use in (*LANGUAGE, *classes, "Model") if said[0].endswith(use)), None)
         if said[0].endswith("LMHeadModel"):
             suffix = "ForCausalLM"
+        if (c.model_type, said[0]) in REWARDS:
+            return Task("ForRewardModel", said[0], 0)
+        # A class that the type does not have is taken by its ending, but for models of a further purpose.
+        if not uses and re.search(r"(For[A-Z]\w*|Reward|Encoder|Decoder|DoubleHeads|Vision|Audio)Model$", said[0]):
+            suffix = None
         if not uses and suffix is None:
             known = sorted({name for names in classes.values() for name in (names if isinstance(names, list) else [names])})
             near = get_close_matches(said[0], known, n=1)
@@ -121,17 +146,50 @@ def _folded(spec: Spec) -> Spec:
     return trimmed({**{key: value for key, value in spec.items() if key not in block_level}, **folded})
 
 
-def _finished(spec: Spec, task: Task) -> Spec:
+def _finished(spec: Spec, task: Task, model_type: str) -> Spec:
     """The spec with its layers folded and its head as the model class has it."""
     spec = _folded(spec)
     if not task.has_head and "head" not in spec:
         spec = {key: value for key, value in spec.items() if key not in ("tied_head", "head_bias")}
         if spec.get("type") != "encoder":
             spec["head"] = False
-            if task.name in CLASSIFIERS:
+            if task.name == "ForRewardModel":
+                spec["outside"] = [*spec.get("outside", []), *_reward(model_type, task, spec["hidden"])]
+            elif task.name in CLASSIFIERS:
                 spec["outside"] = [*spec.get("outside", []), *_classifier(task, spec["hidden"])]
     headless = spec.get("head") is False
     return {key: value for key, value in spec.items() if key not in ("tied_head", "head_bias") or (value and not headless)}
+
+
+# Sizes that no model does without, by the field of a spec and the names that configs have for it.
+SIZES = {
+    "layers": ("num_hidden_layers", "n_layer", "n_layers", "num_layers"),
+    "hidden": ("hidden_size", "n_embd", "d_model"),
+    "heads": ("num_attention_heads", "n_head", "n_heads"),
+}
+
+
+def _check_sizes(c: Config, spec: Spec, unread: list[str]) -> None:
+    """Raises SpecError for a size that the file has under a name that its class does not read, where it is not the one counted."""
+    for field, names in SIZES.items():
+        for name in names:
+            if name in unread and isinstance(spec.get(field), int) and c.data[name] != spec[field]:
+                why = f"{c.model_type} does not read this name, and would have {spec[field]}"
+                raise c.error(name, f"found {c.data[name]!r}, but {why}; is the type right?")
+
+
+def _modules(spec: Spec) -> frozenset[str]:
+    """What a quantisation may treat apart: attention, experts, shared experts, dense FFNs."""
+    blocks = [{**spec, **kind} for kind in (spec.get("kinds") or {"": {}}).values()] + [spec]
+    mixtures = [block["moe"] for block in blocks if block.get("moe")]
+    found = {"attention"} | ({"experts"} if mixtures else set())
+    if any(moe.get("shared") or moe.get("shared_ffn") for moe in mixtures):
+        found.add("shared experts")
+    if any(moe.get("dense") or moe.get("first_dense") for moe in mixtures) or any(
+        block.get("ffn") and not block.get("moe") for block in blocks
+    ):
+        found.add("dense FFNs")
+    return frozenset(found)
 
 
 def from_config(data: Any, source: Source, *, hub: str | None = None) -> Imported:
@@ -143,22 +201,30 @@ def from_config(data: Any, source: Source, *, hub: str | None = None) -> Importe
         raise source.error("", "a config is a JSON object")
     model_type = data.get("model_type", families.unnamed(data))
     if not isinstance(model_type, str) or not model_type:
-        raise source.error("model_type", "missing; it names the architecture")
+        fault = "missing; it names the architecture" if model_type is None else f"found {model_type!r}"[:80] + ", allowed: text"
+        raise source.error("model_type", fault)
     c = Config(data, families.RENAMED.get(model_type, model_type), source)
     c.asked |= {"model_type", "architectures"}
     family = _family(c)
     task = task_of(c)
     try:
-        spec = _finished(family(c, task), task)
+        spec = trained_as.facts(c, _finished(family(c, task), task, c.model_type))
     except TooManyKinds:
         raise source.error("", f"more than {len(LETTERS)} kinds of layer; a spec tells no more apart") from None
     notes = []
-    unread = [key for key in c.unread() if not is_harmless(key)]
+    unread = [key for key in c.unread() if not is_harmless(key, said(data, key), spec)]
+    _check_sizes(c, spec, unread)
     if unread:
         shown = ", ".join(unread[:12]) + (f" and {len(unread) - 12} more" if len(unread) > 12 else "")
         notes.append(f"not understood in the config, and not counted if it changes the architecture: {shown}")
     if spec.get("note"):
         notes.append(str(spec["note"]))
+    layers = further_layers(data)
+    if layers and not any(str(tensor["name"]).startswith("mtp_") for tensor in spec.get("outside", [])):
+        further = f"layers that predict further tokens ({layers}) are not of this class"
+        notes.append(f"{further}; generating token by token does not run them")
+    quantised = stored(data, _modules(spec))
+    notes += [quantised.note] if quantised.note else []
     dtype = data.get("dtype", data.get("torch_dtype"))
     head = {
         "title": hub or None,
@@ -166,10 +232,5 @@ def from_config(data: Any, source: Source, *, hub: str | None = None) -> Importe
         "hub": [hub] if hub else None,
         "sources": [f"{source.name} (model_type {model_type}{', ' + task.architecture if task.architecture else ''})"],
     }
-    tail = {"dtype": DTYPES.get(dtype) if isinstance(dtype, str) else None}
+    tail = {"dtype": DTYPES.get(dtype) if isinstance(dtype, str) else None, "native_quant": quantised.name}
     return Imported(trimmed({**head, **spec, **tail}), tuple(notes))
-
-
-def version_note() -> str:
-    """Which release the defaults come from."""
-    return f"values that the config leaves out are the defaults of transformers {version()}"

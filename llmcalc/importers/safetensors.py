@@ -32,6 +32,8 @@ def header_length(first8: bytes, source: str, file_size: int | None) -> int:
     """The length of the JSON header, from the file's first 8 bytes; the size of the file is checked if known. Raises SpecError."""
     if len(first8) < 8:
         raise fault(f"{len(first8)} bytes; a safetensors file has at least 8", source)
+    if first8[:8] == b"version ":
+        raise fault("is a pointer of Git LFS and not the file itself; git lfs pull fetches it", source)
     length = int.from_bytes(first8[:8], "little")
     if length > MAX_HEADER:
         raise fault(f"no safetensors file: a header of {length:,} bytes, allowed: {MAX_HEADER:,}", source)

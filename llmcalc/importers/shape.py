@@ -27,7 +27,10 @@ def heads_of(c: Config) -> Spec:
     head_dim = c.maybe("head_dim")
     if head_dim is None and hidden % heads:
         head_dim = hidden // heads
-    return {"heads": heads, "kv_heads": c.count("num_key_value_heads", heads), "head_dim": head_dim}
+    kv_heads = c.count("num_key_value_heads", heads)
+    if heads % kv_heads:
+        raise c.error("num_key_value_heads", f"{kv_heads} KV heads do not divide {heads} heads")
+    return {"heads": heads, "kv_heads": kv_heads, "head_dim": head_dim}
 
 
 def decoder(c: Config, **more: Any) -> Spec:
@@ -70,11 +73,14 @@ def by_type(types: list[str], blocks: dict[str, Spec], c: Config, key: str = "la
 
 
 def _period(letters: str) -> str:
-    """The shortest text that repeats to ``letters``."""
-    for length in range(1, len(letters) + 1):
-        if all(letters[index] == letters[index % length] for index in range(length, len(letters))):
-            return letters[:length]
-    return letters
+    """The shortest text that repeats to ``letters``, the last time perhaps in part: by the longest border (Knuth et al. 1977)."""
+    border = [0] * len(letters)
+    for index in range(1, len(letters)):
+        length = border[index - 1]
+        while length and letters[index] != letters[length]:
+            length = border[length - 1]
+        border[index] = length + (letters[index] == letters[length])
+    return letters[: len(letters) - border[-1]] if letters else letters
 
 
 def fold(blocks: list[Spec]) -> Spec:

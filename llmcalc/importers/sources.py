@@ -9,10 +9,11 @@ org/name[@rev]   the same two from the hub
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from llmcalc.errors import SpecError
+from llmcalc.errors import SpecError, UnknownArchitecture
 from llmcalc.importers import json_text
 from llmcalc.importers.config import Source
 from llmcalc.importers.config_json import Imported, from_config
@@ -34,7 +35,15 @@ class Found(NamedTuple):
 def is_source(text: str) -> bool:
     """Whether MODEL means files: a folder, or a name that ends like a config's or a checkpoint's."""
     path = Path(text)
-    return path.suffix.lower() in SUFFIXES or path.is_dir()
+    if path.suffix.lower() in SUFFIXES or text.startswith(("./", "../", "/", "~")):
+        return True
+    # A folder that holds no model may have the name of one.
+    return bool(text) and path.is_dir() and ("/" in text or any(_readable(path)))
+
+
+def _readable(folder: Path) -> Iterator[Path]:
+    """The files of a folder that a model could be read from."""
+    return (file for file in folder.iterdir() if file.name == CONFIG or file.suffix in (".safetensors", ".gguf"))
 
 
 def _json(path: Path) -> Imported:
@@ -80,10 +89,19 @@ def _folder(path: Path) -> Found:
         if not tensors:
             raise fault(f"holds no {CONFIG}, no safetensors and no GGUF file", str(path))
     checkpoint = safetensors.read_folder(path) if tensors else None
-    name = path.resolve().name
+    return _beside(path.resolve().name, config, checkpoint)
+
+
+def _beside(name: str, config: Path, checkpoint: Checkpoint | None) -> Found:
+    """Tensors and the config beside them. Tensors of an architecture that is not known can still be counted."""
     if not config.is_file():
         return Found(name, None, checkpoint, ())
-    imported = _json(config)
+    try:
+        imported = _json(config)
+    except UnknownArchitecture as error:
+        if checkpoint is None:
+            raise
+        return Found(name, None, checkpoint, (f"{error}; counted from the tensors alone",))
     return Found(name, imported.spec, checkpoint, imported.notes)
 
 
@@ -94,16 +112,11 @@ def _safetensors(path: Path) -> Found:
     whole = NUMBERED.fullmatch(path.name) is not None
     checkpoint = safetensors.read_folder(path.parent) if whole else safetensors.read(path)
     name = path.resolve().parent.name if whole or path.name == safetensors.SINGLE else path.stem
-    config = path.with_name(CONFIG)
-    if not config.is_file():
-        return Found(name, None, checkpoint, ())
-    imported = _json(config)
-    return Found(name, imported.spec, checkpoint, imported.notes)
+    return _beside(name, path.with_name(CONFIG), checkpoint)
 
 
 def _gguf(path: Path) -> Found:
     """A GGUF file. One of an architecture that is not known still has tensors to count."""
-    from llmcalc.errors import UnknownArchitecture
     from llmcalc.importers import gguf
     from llmcalc.importers.gguf_spec import from_gguf
 
@@ -122,5 +135,12 @@ def from_hub(text: str) -> Found:
     from llmcalc.importers import hub
 
     remote = hub.fetch(text, tensors=True)
-    imported = from_config(remote.config, Source(f"hf.co/{remote.id}/{CONFIG}@{remote.revision[:12]}"), hub=remote.id)
+    source = Source(f"hf.co/{remote.id}/{CONFIG}@{remote.revision[:12]}")
+    try:
+        imported = from_config(remote.config, source, hub=remote.id)
+    except UnknownArchitecture as error:
+        if remote.checkpoint is None:
+            raise
+        notes = (*remote.notes, f"{error}; counted from the tensors alone")
+        return Found(remote.id.rsplit("/", 1)[-1], None, remote.checkpoint, notes)
     return Found(remote.id.rsplit("/", 1)[-1], imported.spec, remote.checkpoint, (*remote.notes, *imported.notes))

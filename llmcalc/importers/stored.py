@@ -122,9 +122,8 @@ def compare(blueprint: Blueprint, checkpoint: Checkpoint) -> Comparison:
     stored = sum(tensor.elements for tensor in held)
     difference = stored - predicted
     if not difference:
-        return Comparison(
-            blueprint, stored, predicted, (*notes, f"the files hold the {stored:,} parameters that the {said} predicts")
-        )
+        notes.append(f"the files hold the {stored:,} parameters that the {said} predicts")
+        return Comparison(blueprint, stored, predicted, tuple(notes))
     notes.append(_difference(difference, held, blueprint, said))
     if difference > 0:
         blueprint = blueprint._replace(weights=(*blueprint.weights, _unexplained(difference, blueprint.stacks[-1].name)))

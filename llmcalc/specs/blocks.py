@@ -37,6 +37,8 @@ class Moe(Record):
     """The first layers that keep a dense FFN."""
     every: Count | None = None
     """Every n-th layer is a mixture, the n-th first; 1 unless said."""
+    fp32_router: bool | None = None
+    """The router's product runs in fp32, on copies of its input and its weight (DeepSeek); false unless said."""
     correction_bias: Literal["buffer", "parameter"] | None = None
     """The router's load-balancing bias (DeepSeek-V3), and whether it counts as a parameter."""
     dense: Count | None = None
@@ -189,6 +191,11 @@ class Block(Record):
     """rmsnorm unless said; none is a normalisation without parameters (OLMo 1)."""
     norm_bias: bool | None = None
     """A bias beside the norm's gain; true for layernorm, false for rmsnorm unless said."""
+    norm_form: Literal["plain", "offset", "half", "upcast", "written"] | None = None
+    """How a norm is computed, which matters for what training keeps. An RMSNorm multiplies by its gain in the activations' type
+    (plain), by one plus its gain in fp32 (offset: Gemma), by its gain in fp32 (upcast: OLMo 2), or scales its input without
+    upcasting it (half: T5). A LayerNorm is one kernel (plain), the same in fp32 (upcast: OLMo 1), or written out in fp32
+    (written: Cohere). plain unless said."""
     norm_placement: Literal["pre", "post", "sandwich", "output"] | None = None
     """pre (GPT-2, Llama), post the residual sum (BERT), sandwich (Gemma 2: both), output of the sub-layer (OLMo 2)."""
     attention_norm: bool | None = None
@@ -201,6 +208,11 @@ class Block(Record):
     """Norm of queries and keys: one gain of head_dim (Qwen3), one per head (Cohere), over all heads (OLMo 2)."""
     qk_norm_bias: bool | None = None
     """A bias beside the gains of queries and keys; as norm_bias unless said."""
+    scores: Literal["fp32", "own", "upcast"] | None = None
+    """The type of the attention's softmax: fp32 on scores in the activations' type (Llama), own for that type (GPT-2, T5), upcast
+    where queries and keys are fp32 already (GPT-J). fp32 unless said with rotary and ALiBi positions, own with others."""
+    softcap: bool | None = None
+    """A tanh that caps the attention scores (Gemma 2); false unless said."""
     window: Count | None = None
     """Tokens a sliding-window layer attends to. Every layer has it unless a pattern says which."""
     chunked: bool | None = None
@@ -225,6 +237,11 @@ class Block(Record):
     """The index of sparse attention."""
     moe: Moe | None = None
     """A mixture of experts in place of the dense FFN."""
+    fused: list[Literal["qkv", "gate_up"]] | None = None
+    """Linears that are stored and computed as one (qkv: GPT-2, Phi-3); none unless said. Routed experts always are."""
+    dropout: list[Literal["embedding", "attention", "residual", "ffn", "activation", "final"]] | None = None
+    """Where the published training code drops out (its rate is of no matter for memory): after the embedding, of the attention's
+    weights, of what sub-layers (residual) or FFNs alone (ffn) add, inside of FFNs, after the last norm; nowhere unless said."""
     shared_blocks: Count | None = None
     """So many attention and FFN blocks, taken in turn, serve all such layers, reading the hidden state and the embedding side by
     side (Zamba); the recurrent mixer stays each layer's own."""

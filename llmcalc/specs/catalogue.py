@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from llmcalc.specs.gpu import GpuSpec
     from llmcalc.specs.model import ModelSpec
     from llmcalc.specs.quant import QuantSpec
+    from llmcalc.specs.runtime import RuntimeSpec
 
-KINDS = ("models", "gpus", "quants")
-NOUNS = {"models": "model", "gpus": "GPU", "quants": "quantisation"}
+KINDS = ("models", "gpus", "quants", "runtimes")
+NOUNS = {"models": "model", "gpus": "GPU", "quants": "quantisation", "runtimes": "runtime"}
 T = TypeVar("T")
 
 
@@ -165,7 +166,12 @@ def find(kind: str, name: str) -> Entry:
     variants = groups(kind).get(wanted)
     if variants:
         raise UsageError(f"{name} comes in several variants; name one: {', '.join(variants)}")
-    raise UnknownName(NOUNS[kind], name, nearest(kind, wanted), f"llmcalc {kind} lists them")
+    raise UnknownName(NOUNS[kind], name, nearest(kind, wanted), hint(kind))
+
+
+def hint(kind: str) -> str:
+    """Where all names of a kind are found."""
+    return f"there are {', '.join(sorted(_files(kind)))}" if kind == "runtimes" else f"llmcalc {kind} lists them"
 
 
 def knows(kind: str, name: str) -> bool:
@@ -223,6 +229,14 @@ def quant_spec(name: str) -> "tuple[str, QuantSpec]":
 
     found = find("quants", name)
     return found.name, build(QuantSpec, found.data)
+
+
+def runtime_spec(name: str) -> "tuple[str, RuntimeSpec]":
+    """A runtime of the catalogue and the name of its file."""
+    from llmcalc.specs.runtime import RuntimeSpec
+
+    found = find("runtimes", name)
+    return found.name, build(RuntimeSpec, found.data)
 
 
 def check_names() -> None:

@@ -129,5 +129,7 @@ class ModelSpec(Block):
     """A language-model head; true but for encoders."""
     tied_head: bool | None = None
     """The head is the transposed embedding and adds no parameters; false unless said."""
+    logit_softcap: bool | None = None
+    """A tanh that caps the logits (Gemma 2); false unless said."""
     head_bias: bool | None = None
     """A bias on the head."""

@@ -26,6 +26,19 @@ MIXERS = {
     "mlstm": ("heads", "key_dim"),
 }
 
+# Fields of a recurrent mixer that only some types have a use for.
+MEANT_FOR = {
+    "state": ("mamba", "mamba2"),
+    "groups": ("mamba2",),
+    "rank": ("mamba", "kimi-delta"),
+    "norm": ("mamba", "mamba2"),
+    "key_heads": ("gated-delta",),
+    "key_dim": ("gated-delta", "mlstm"),
+    "conv": ("mamba", "mamba2", "gated-delta", "kimi-delta", "rg-lru", "short-conv"),
+    "conv_bias": ("mamba", "mamba2", "gated-delta", "kimi-delta", "rg-lru", "short-conv"),
+    "chunk": ("mamba2", "gated-delta", "kimi-delta", "lightning", "mlstm"),
+}
+
 
 def check_model(spec: ModelSpec) -> Iterator[Finding]:
     """All that is impossible in a model spec."""
@@ -172,6 +185,12 @@ def _recurrent(spec: Recurrent, hidden: int, at: Path) -> Iterator[Finding]:
     for name in MIXERS[spec.type]:
         if getattr(spec, name) is None:
             yield (*at, name), f"missing; {spec.type} needs " + ", ".join(MIXERS[spec.type])
+    for name, types in MEANT_FOR.items():
+        if getattr(spec, name) not in (None, False, "none") and spec.type not in types:
+            yield (*at, name), f"has no meaning with {spec.type}; it is for {', '.join(types)}"
+    wrong = {"mamba": "gated", "mamba2": "inputs"}.get(spec.type)
+    if wrong is not None and spec.norm == wrong:
+        yield (*at, "norm"), f"{wrong} is not a norm of {spec.type}"
     heads, width = spec.heads or 1, spec.width or hidden
     if spec.head_dim is None and width % heads:
         yield (*at, "heads"), f"{heads} heads do not divide the width {width}; say head_dim"

@@ -16,15 +16,16 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from llmcalc.errors import SpecError
-from llmcalc.specs import blocks, gpu, model, quant
+from llmcalc.specs import blocks, gpu, model, quant, runtime
 from llmcalc.specs.gpu import GpuSpec
 from llmcalc.specs.model import ModelSpec
 from llmcalc.specs.quant import QuantSpec
 from llmcalc.specs.read import Document, Path
 from llmcalc.specs.record import Record
 from llmcalc.specs.rules import check_gpu, check_model, check_quant
+from llmcalc.specs.runtime import RuntimeSpec
 
-TYPES: dict[str, type[Record]] = {"models": ModelSpec, "gpus": GpuSpec, "quants": QuantSpec}
+TYPES: dict[str, type[Record]] = {"models": ModelSpec, "gpus": GpuSpec, "quants": QuantSpec, "runtimes": RuntimeSpec}
 CHECKS: dict[str, Callable[[Any], Iterator[tuple[Path, str]]]] = {
     "models": check_model,
     "gpus": check_gpu,
@@ -39,7 +40,7 @@ def _records(module: ModuleType) -> list[type[Record]]:
 
 
 # pydantic takes a class's fields from dataclass; a subclass's after its base's.
-for _class in (*_records(blocks), *_records(model), *_records(gpu), *_records(quant)):
+for _class in (*_records(blocks), *_records(model), *_records(gpu), *_records(quant), *_records(runtime)):
     dataclass(kw_only=True, init=False, eq=False, repr=False)(_class)
 
 
@@ -152,7 +153,7 @@ def _message(kind: str, data: Any, error: Any) -> tuple[Path, str]:
 
 
 def validate(document: Document, kind: str) -> Any:
-    """The record that a document says. ``kind`` is models, gpus or quants.
+    """The record that a document says. ``kind`` is models, gpus, quants or runtimes.
 
     Raises SpecError at the first mistake in the file's order.
     """

@@ -17,7 +17,7 @@ Family = Callable[[Any, Any], dict[str, Any]]
 BLOCK_FIELDS = frozenset(Block.__annotations__)
 
 # Types that no transformers release has, read as the type whose weights and names of keys they share.
-RENAMED = {"kimi_k2": "deepseek_v3", "stablelm_epoch": "stablelm", "exaone4_5_text": "exaone4"}
+RENAMED = {"kimi_k2": "deepseek_v3", "stablelm_epoch": "stablelm", "exaone4_5_text": "exaone4", "new": "gte"}
 
 # What is not read, and why; the rest of what transformers has is met with the nearest names.
 REFUSED = {
@@ -70,7 +70,8 @@ MODULES = {
     "remote": "aquila xverse skywork baichuan orion internlm internlm2 qwen chatglm exaone telechat minicpm deepseek bailing_moe "
     "bailing_moe_v2 arctic grok-1",
     "remote_more": "jais btlm codeshell phi-msft mixformer-sequential phi3small plamo openelm nemotron-nas deci RefinedWeb "
-    "RefinedWebModel minimax_text_01 minimax_m1 mamba_ssm",
+    "RefinedWebModel minimax_text_01 minimax_m1 mamba_ssm mimo",
+    "remote_vision": "internvl_chat phi3_v kimi_vl",
     "vision": (
         "llava llava_next llava_next_video llava_onevision qwen2_vl qwen2_5_vl qwen3_vl qwen3_vl_moe qwen3_5 qwen3_5_moe exaone4_5 "
         "glm4v glm4v_moe glm46v mistral3 lighton_ocr idefics3 smolvlm gemma3 shieldgemma2 video_llava vipllava paligemma llama4 "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from llmcalc.importers.config import Config
-from llmcalc.importers.families.heads import LANGUAGE, encoder, linear, norm, purpose, refused, table, topped, transform
+from llmcalc.importers.families.heads import LANGUAGE, encoder, linear, norm, purpose, refused, table, topped, transform, unfit
 from llmcalc.importers.shape import Spec, biases, every, heads_of, layer_types
 
 
@@ -43,13 +43,41 @@ def _head_dim(c: Config) -> int | None:
 
 
 def nomic_bert(c: Config, task: Any) -> Spec:
-    """Nomic BERT: rotary positions, gated FFN, no biases."""
+    """Nomic BERT: rotary positions, gated FFN, no biases. Its authors' files have GPT-2's names."""
+    theirs = {
+        "hidden_size": "n_embd", "num_hidden_layers": "n_layer", "num_attention_heads": "n_head", "intermediate_size": "n_inner",
+        "max_position_embeddings": "n_positions",
+    }  # fmt: skip
+    for name, other in theirs.items():
+        c.names.setdefault(name, []).append(other)
+    for key in (
+        "qkv_proj_bias",
+        "mlp_fc1_bias",
+        "mlp_fc2_bias",
+        "prenorm",
+        "parallel_block",
+        "use_rms_norm",
+        "num_experts",
+        "causal",
+    ):
+        if c.get(key):
+            raise unfit(c, key, "only the models without biases and experts, with LayerNorm behind each sub-layer, are read here")
+    if c.text("activation_function", "swiglu") not in ("swiglu", "silu"):
+        raise unfit(c, "activation_function", "only the gated FFN is read here")
+    c.asked |= {"dense_seq_output", "fused_bias_fc", "fused_dropout_add_ln", "max_trained_positions", "pad_vocab_size_multiple"}
+    c.asked |= {"parallel_block_tied_norm", "rotary_emb_fraction", "use_xentropy", "moe_every_n_layers"}
     spec = encoder(c, task, positions="rotary", gated=True, biases=[], head_dim=c.maybe("head_dim") or _head_dim(c))
     return topped(c, task, spec, pooled=("ForSequenceClassification",))
 
 
 def gte(c: Config, task: Any) -> Spec:
-    """GTE: rotary positions, gated FFN with a bias on its output alone."""
+    """GTE: rotary positions, gated FFN with a bias on its output alone. Its authors call the type ``new``."""
+    if c.says("pack_qkv") and c.text("position_embedding_type", "rope") != "rope":
+        raise unfit(c, "position_embedding_type", "only rotary positions are read here")
+    c.asked |= {"pack_qkv", "position_embedding_type", "layer_norm_type", "logn_attention_clip1", "logn_attention_scale"}
+    c.asked |= {"unpad_inputs", "use_memory_efficient_attention"}
+    if c.text("layer_norm_type", "layer_norm") != "layer_norm":
+        raise unfit(c, "layer_norm_type", "only LayerNorm is read here")
     spec = encoder(c, task, positions="rotary", gated=True, biases=["attention", "down"], head_dim=_head_dim(c))
     return topped(c, task, spec, pooled=("ForSequenceClassification",), spare_bias=False)
 

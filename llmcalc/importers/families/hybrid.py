@@ -71,6 +71,8 @@ def _nemotron_layers(c: Config) -> list[str]:
 
 def nemotron_h(c: Config, _: Any) -> Spec:
     """Nemotron-H: a layer is one thing, Mamba-2, attention, an FFN or a mixture, behind one norm. The head is never tied."""
+    # The first files name the head dim apart.
+    c.names.setdefault("head_dim", []).append("attention_head_dim")
     hidden, latent, mlp_bias = c.count("hidden_size"), c.maybe("moe_latent_size"), c.flag("mlp_bias")
     types = _nemotron_layers(c)
     mixer = mamba2_named(
@@ -152,6 +154,7 @@ def _adapters(c: Config, ffn: int, copies: int) -> list[Spec]:
 
 def zamba2(c: Config, _: Any) -> Spec:
     """Zamba 2: Mamba-2 layers, a few attention blocks in turn, and low-rank adapters that make them each layer's own."""
+    c.asked.add("state_size")  # mamba_d_state is what the class reads
     ffn = c.count("intermediate_size", 0, least=0) or 4 * c.count("hidden_size")
     usual = "MMMMMMH" + "MMMMMH" * 6 + "MMMMH" + "MMMH" + "MM"
     names = {"M": "linear_attention", "H": "hybrid"}

@@ -107,6 +107,8 @@ def gpt_oss(c: Config, _: Any) -> Spec:
 def minimax_m2(c: Config, _: Any) -> Spec:
     """MiniMax M2: norms over all queries and keys at once, a correction bias in the router."""
     moe = experts(c, c.count("intermediate_size"), count="num_local_experts", correction_bias="buffer")
+    if 0 in (c.each("attn_type_list", c.layers(), int) or []):
+        raise c.error("attn_type_list", "layers of linear attention (0) are MiniMax-Text-01's, not M2's; is the type right?")
     return decoder(c, ffn=None, qk_norm="full", moe=moe)
 
 
@@ -131,6 +133,12 @@ def hunyuan_v1_moe(c: Config, _: Any) -> Spec:
             return c.each(key, layers, int) or []
         return [c.count(key, default)] * layers
 
+    # The authors' own code reads more than transformers; published files say the same in both.
+    for key, usual in (("moe_intermediate_size", ffn), ("num_shared_expert", 1), ("moe_layer_num_skipped", 0)):
+        said = c.get(key, usual)
+        if (said if isinstance(said, list) else [said]) not in ([usual], [usual] * layers):
+            raise c.error(key, f"found {str(said)[:60]}, allowed: {usual} in every layer")
+    c.asked |= {"attention_head_dim", "norm_type", "use_mixed_mlp_moe"}
     count, used = listed("num_experts"), listed("moe_topk", 1)
     blocks: list[Spec] = [{"moe": {"experts": n, "top_k": k, "ffn": ffn, "shared": 1}} for n, k in zip(count, used, strict=True)]
     return decoder(c, ffn=None, qk_norm="head", biases=biases(attention=c.flag("attention_bias")), blocks=blocks)
@@ -223,9 +231,20 @@ def mimo_v2_flash(c: Config, _: Any) -> Spec:
     layers, window = spec["layers"], c.maybe("sliding_window_size")
     if window is None:
         window = max(1, c.count("sliding_window") - 1)
-    usual = ["full_attention" if index == 0 or (index + 1) % 6 == 0 else "sliding_attention" for index in range(layers)]
-    slide = {"sinks": True, "kv_heads": 2 * spec["kv_heads"]}
-    sparse = sparse_layers(c, [index > 0 for index in range(layers)], routed(c))
+    said = c.each("hybrid_layer_pattern", layers, int) or [int(index > 0 and (index + 1) % 6 > 0) for index in range(layers)]
+    usual = ["sliding_attention" if slides else "full_attention" for slides in said]
+    slide = {
+        "sinks": c.flag("add_swa_attention_sink_bias", True) or None,
+        "kv_heads": c.count("swa_num_key_value_heads", 2 * spec["kv_heads"]),
+    }
+    for key, name in (("swa_num_attention_heads", "heads"), ("swa_head_dim", "head_dim"), ("swa_v_head_dim", "v_head_dim")):
+        if c.says(key) and c.count(key) != spec[name]:
+            raise c.error(key, f"found {c.get(key)}, but {spec[name]} in the other layers; write a spec")
+    if c.flag("add_full_attention_sink_bias"):
+        raise c.error("add_full_attention_sink_bias", "sinks in the layers without a window are not read here; write a spec")
+    c.asked |= {"attention_chunk_size", "swa_rope_theta"}
+    experts_at = c.each("moe_layer_freq", layers, int) or [int(index > 0) for index in range(layers)]
+    sparse = sparse_layers(c, [bool(at) for at in experts_at], routed(c))
     return {
         **spec,
         "blocks": both(sparse, [{**block, **(slide if block["window"] else {})} for block in windows(c, usual, window)]),

@@ -86,6 +86,7 @@ def mamba(c: Config, _: Any) -> Spec:
 
 def mamba2(c: Config, _: Any) -> Spec:
     """Mamba-2."""
+    c.asked.add("intermediate_size")  # expand x hidden_size, which the class reads
     mixer = mamba2_named(c, "num_heads", "head_dim", "state_size", groups="n_groups", conv="conv_kernel",
                          conv_bias="use_conv_bias", bias="use_bias", chunk="chunk_size")  # fmt: skip
     width = inner_width(c, "expand")

@@ -68,6 +68,9 @@ def internlm(c: Config, _: Any) -> Spec:
 def qwen(c: Config, _: Any) -> Spec:
     """Qwen 1: ``intermediate_size`` is gate and up together; queries, keys and values have biases, the rest where it says so."""
     adopt(c, {"max_position_embeddings": "seq_length"}, kv_channels=128, no_bias=True, tie_word_embeddings=False)
+    for key in ("visual", "audio"):
+        if c.says(key):
+            raise c.error(key, "a Qwen with a tower is not read here; write a spec")
     rest = not c.flag("no_bias")
     return decoder(
         c,

@@ -9,7 +9,7 @@ from llmcalc.importers import families
 from llmcalc.importers.config import Config
 from llmcalc.importers.families.classic import falcon
 from llmcalc.importers.families.remote import adopt
-from llmcalc.importers.shape import Spec, biases, decoder
+from llmcalc.importers.shape import Spec, biases, decoder, extra
 
 GPT = {
     "hidden_size": "n_embd", "num_hidden_layers": "n_layer", "num_attention_heads": "n_head",
@@ -208,7 +208,24 @@ def mamba_ssm(c: Config, task: Any) -> Spec:
                    head_dim=dim, num_heads=expand * hidden // dim)  # fmt: skip
 
 
+def mimo(c: Config, task: Any) -> Spec:
+    """MiMo: Qwen 2 with layers behind it that predict further tokens; plain generation does not run them."""
+    if c.flag("use_sliding_window") or not c.flag("attention_bias", True):
+        raise c.error("attention_bias", "only MiMo with biases on queries, keys and values, and without windows, is read here")
+    depth = c.count("num_nextn_predict_layers", 0, least=0)
+    spec = read_as(c, "qwen2", task, tie_word_embeddings=c.flag("tie_word_embeddings"))
+    h, f, heads = spec["hidden"], spec["ffn"], spec["heads"]
+    q, kv = (count * (spec["head_dim"] or h // heads) for count in (heads, spec["kv_heads"]))
+    shapes: dict[str, tuple[int, ...]] = {
+        "q": (q, h), "k": (kv, h), "v": (kv, h), "o": (h, q), "gate": (f, h), "up": (f, h), "down": (h, f), "input": (h, 2 * h),
+        "q.bias": (q,), "k.bias": (kv,), "v.bias": (kv,), **{f"norm_{number}": (h,) for number in range(1, 6)},
+    }  # fmt: skip
+    further = [extra(f"mtp_{name}", *shape, times=0, copies=depth, after=True) for name, shape in shapes.items()]
+    return {**spec, "outside": further if depth else None}
+
+
 FAMILIES = {
+    "mimo": mimo,
     "jais": jais,
     "btlm": jais,
     "codeshell": codeshell,

@@ -67,13 +67,19 @@ def bart(c: Config, task: Any) -> Spec:
     return classes(c, task, both(c, rows=2, **POST))
 
 
+# Files from before the class was one of its own say where its norms stand.
+PRE_NORM = {"normalize_before", "add_final_layer_norm", "normalize_embedding"}
+
+
 def mbart(c: Config, task: Any) -> Spec:
     """mBART: BART with norms before the sub-layers, one behind the embedding and one behind the last layer."""
+    c.asked |= PRE_NORM
     return classes(c, task, both(c, rows=2, norm_placement="pre", embedding_norm=True, final_norm=True))
 
 
 def blenderbot(c: Config, task: Any) -> Spec:
     """Blenderbot: norms before the sub-layers."""
+    c.asked |= PRE_NORM
     return classes(c, task, both(c, **PRE))
 
 

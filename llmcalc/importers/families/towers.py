@@ -201,6 +201,14 @@ def internvl(c: Config) -> Spec:
 
 def kimi(c: Config) -> Spec:
     """MoonViT as in Kimi K2.5: a grid of learned positions and rotary ones."""
+    theirs = {
+        "hidden_size": "vt_hidden_size", "intermediate_size": "vt_intermediate_size", "num_hidden_layers": "vt_num_hidden_layers",
+        "num_attention_heads": "vt_num_attention_heads", "pos_emb_height": "init_pos_emb_height",
+        "pos_emb_width": "init_pos_emb_width", "pos_emb_time": "init_pos_emb_time",
+    }  # fmt: skip
+    for name, other in theirs.items():
+        c.names.setdefault(name, []).append(other)
+    c.asked |= {*theirs.values(), "mm_hidden_size", "projector_hidden_act"}
     rows = c.count("pos_emb_height") * c.count("pos_emb_width")
     return vit(c, image=None, position_rows=rows, channels=3)
 

@@ -41,8 +41,14 @@ def alone(c: Config, task: Any) -> bool:
 
 
 def tied(c: Config, inner: Config) -> bool:
-    """Whether the head is the embedding: the outer config's word; of some types the inner one's too, where the file has it."""
+    """Whether the head is the embedding: the outer config's word; of some types the inner one's too, where the file has it.
+
+    Until transformers 5 the inner one alone decided, and files from then often leave the outer one out.
+    """
     outer = c.flag("tie_word_embeddings")
+    written = c.get("transformers_version")
+    if isinstance(written, str) and written.startswith("4.") and not c.says("tie_word_embeddings"):
+        return inner.flag("tie_word_embeddings", True)
     if c.model_type not in EITHER_TIES or outer:
         return outer
     return inner.flag("tie_word_embeddings") and (inner.says("tie_word_embeddings") or not c.says("tie_word_embeddings"))

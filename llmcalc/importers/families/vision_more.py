@@ -49,7 +49,7 @@ def kimi(c: Config, task: Any) -> Spec:
         raise c.error("vision_config.merge_kernel_size", f"found {kernel}, allowed: height and width")
     wide = vision["hidden"] * kernel[0] * kernel[1]
     projector = [
-        *norm("projector_norm", c.count("projection_hidden_size")),
+        *norm("projector_norm", c.sub("vision_config").count("mm_hidden_size", c.count("projection_hidden_size"))),
         *linear("projector_1", wide, wide, rows="image_token"),
         *linear("projector_2", width(c), wide, rows="image_token"),
     ]
@@ -96,6 +96,14 @@ def paddle(c: Config, task: Any) -> Spec:
 
 def minimax(c: Config, task: Any) -> Spec:
     """MiniMax M3 VL: every patch through two matrices, then four side by side through two more."""
+    v = c.sub("vision_config")
+    if v.model_type == "clip_vision_model":
+        # Files say the type that the tower was cut out of, and what merges patches one level deeper.
+        kind = c.known.sub_configs["vision_config"]
+        deeper = v.sub("img_token_compression_config")
+        sizes = {key: deeper.count(key) for key in ("spatial_merge_size", "temporal_patch_size") if deeper.says(key)}
+        c.inner["vision_config"] = Config({**sizes, **v.data}, kind, c.source, v.prefix)
+        c.inner["vision_config"].asked |= {"img_token_compression_config", "model_type", "position_embedding_type"}
     vision, inner = tower(c), c.count("projector_hidden_size")
     projector = [
         *linear("projector_1", inner, vision["hidden"], rows="patch"),

@@ -1,0 +1,157 @@
+"""fit, solved backwards: the largest context, batch or model, the fewest or cheapest GPUs, the best quantisation that fits.
+
+Each answer is the row of a plain question, put again with what was found, so that the two cannot disagree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from llmcalc import hardware, resolve
+from llmcalc.cli import fit_rows
+from llmcalc.cli.fit_rows import Question, Row
+from llmcalc.errors import NoAnswer, UsageError
+from llmcalc.specs import catalogue
+
+if TYPE_CHECKING:
+    from llmcalc.engines.weights import Method
+
+# What fit_rows.prepared made of a model.
+Ready = Any
+Solver = Callable[[Question, resolve.Model, list[hardware.Gpu]], list[Row]]
+
+
+def solved(
+    question: Question, what: str, models: list[resolve.Model], cards: list[hardware.Gpu], *, named: bool
+) -> tuple[list[Row], list[str]]:
+    """The rows that answer, and notes. Raises UsageError for a question that has what it asks for already."""
+    if what == "model":
+        return _largest_models(question, models, cards), []
+    found: list[Row] = []
+    said: list[str] = []
+    solver: Solver = {"context": _context, "batch": _batch, "gpus": _gpus, "gpu": _gpu, "quant": _quant}[what]
+    for m in models:
+        try:
+            found += solver(question, m, cards)
+        except (UsageError, NoAnswer):
+            if named:
+                raise
+            said.append(m.name)
+    return found, [f"left out: {', '.join(said)}"] if said else []
+
+
+def _method(question: Question, m: resolve.Model) -> Method:
+    return resolve.stored_as(m, question.quant, question.dtype)[0]
+
+
+def _context(question: Question, m: resolve.Model, cards: list[hardware.Gpu]) -> list[Row]:
+    """The question again at the largest context; as it was where not even one token fits, or nothing bounds it."""
+    method, found = _method(question, m), []
+    ready = fit_rows.prepared(question, m, method)
+    for card in cards:
+        row = fit_rows.answer(question, m, card, method, ready=ready)
+        most = row.result["max_context"]
+        found.append(fit_rows.answer(question._replace(context=most), m, card, method, ready=ready) if most else row)
+    return found
+
+
+def _batch(question: Question, m: resolve.Model, cards: list[hardware.Gpu]) -> list[Row]:
+    """The question again at the largest batch."""
+    method, found = _method(question, m), []
+    ready = fit_rows.prepared(question, m, method)
+    for card in cards:
+        row = fit_rows.answer(question, m, card, method, ready=ready)
+        most = row.result["max_batch"]
+        found.append(fit_rows.answer(question._replace(batch=most), m, card, method, ready=ready) if most else row)
+    return found
+
+
+def _on_fewest(question: Question, m: resolve.Model, card: hardware.Gpu, method: Method, ready: Ready) -> Row:
+    """The question again on the fewest GPUs; as it was where no number is enough."""
+    row = fit_rows.answer(question, m, card, method, ready=ready)
+    fewest = row.result["min_gpus"]
+    return fit_rows.answer(question, m, card, method, gpus=fewest, ready=ready) if fewest and fewest != row.result["gpus"] else row
+
+
+def _gpus(question: Question, m: resolve.Model, cards: list[hardware.Gpu]) -> list[Row]:
+    if question.gpus is not None or question.given:
+        raise UsageError("--solve gpus looks for how many; leave --gpus, --tp, --pp and --dp out")
+    method = _method(question, m)
+    ready = fit_rows.prepared(question, m, method)
+    return [_on_fewest(question, m, card, method, ready) for card in cards]
+
+
+def price(card: hardware.Gpu) -> float | None:
+    """Dollars for an hour of one: the middle of what providers ask; None where nobody was asked."""
+    asked = [quote.usd_per_hour for quote in card.spec.prices]
+    return median(asked) / card.spec.devices if asked else None
+
+
+def _gpu(question: Question, m: resolve.Model, cards: list[hardware.Gpu]) -> list[Row]:
+    """The cheapest that fits, by the hour: on the number asked for, else on as few as it takes."""
+    method, best = _method(question, m), None
+    ready = fit_rows.prepared(question, m, method)
+    for card in cards:
+        each = price(card)
+        if each is None:
+            continue
+        pinned = question.gpus is not None or bool(question.given)
+        ask = fit_rows.answer if pinned else _on_fewest
+        row = ask(question, m, card, method, ready=ready)
+        if not row.result["fits"]:
+            continue
+        row.result["dollars_per_hour"] = each * row.result["gpus"]
+        if best is None or row.result["dollars_per_hour"] < best.result["dollars_per_hour"]:
+            best = row
+    if best is None:
+        raise NoAnswer(f"{m.name}: fits on no GPU that has a price")
+    return [best]
+
+
+def methods(question: Question) -> list[Method]:
+    """The quantisations that a runtime takes; all of them without one."""
+    name = question.runtime.name if question.runtime else None
+    found = []
+    for quant in catalogue.entries("quants"):
+        spec = catalogue.quant_spec(quant)[1]
+        # What a file may be made as; plain types, as which anything loads, are always there.
+        if spec.kind == "float" or name is None or name in spec.runtimes:
+            found.append(resolve.method(quant))
+    return found
+
+
+def _quant(question: Question, m: resolve.Model, cards: list[hardware.Gpu]) -> list[Row]:
+    """The quantisation with most bits that fits, of those with no more than the model's own dtype."""
+    from llmcalc.engines import weights
+
+    own = weights.size(m.blueprint, resolve.unquantised()).weight_bytes
+    sized = [(weights.size(m.blueprint, method).weight_bytes, method) for method in methods(question)]
+    order = sorted((item for item in sized if item[0] <= own), key=lambda item: -item[0])
+    found = []
+    for card in cards:
+        row = None
+        for _, method in order:
+            row = fit_rows.answer(question, m, card, method)
+            if row.result["fits"]:
+                break
+        if row is not None:
+            found.append(row)
+    return found
+
+
+def _largest_models(question: Question, models: list[resolve.Model], cards: list[hardware.Gpu]) -> list[Row]:
+    """The model with most parameters that fits, on each kind of GPU."""
+    order = sorted(models, key=lambda m: -sum(w.elements for w in m.blueprint.weights))
+    found = []
+    for card in cards:
+        for m in order:
+            try:
+                row = fit_rows.answer(question, m, card, _method(question, m))
+            except (UsageError, NoAnswer):
+                continue
+            if row.result["fits"]:
+                found.append(row)
+                break
+    return found

@@ -1,0 +1,301 @@
+"""A model's forward pass on a tape: the blueprint's operations, in order, layer by layer, under a recipe.
+
+A method per kind of operation; what a kind runs as kernels is in ``eager``, what it adds where a method adapts it in
+``tuning``. Operations on images are left out: a step on text does not run them.
+"""
+
+from typing import Any
+
+from llmcalc.blueprint.parts import Blueprint, Op, product
+from llmcalc.engines import attend, routing
+from llmcalc.engines.eager import FP32, HALF, INT64, Eager
+from llmcalc.engines.parameters import Parameters
+from llmcalc.engines.recipe import Recipe
+from llmcalc.engines.tape import Operand, Tape, Tensor
+from llmcalc.engines.tuning import Tuning
+from llmcalc.errors import NoAnswer
+from llmcalc.quantity import Dim
+
+NOT_TEXT = ("patch", "image_token", "audio")
+CHUNKS = 8
+# What goes from layer to layer.
+KEPT_NAMES: tuple[str, ...] = ("x", "encoded", "position_bias", "cross_bias", "positions")
+
+
+class Forward:
+    """Writes the tape. ``values`` are the activations by the names that operations give them."""
+
+    def __init__(self, blueprint: Blueprint, recipe: Recipe, parameters: Parameters, *, seq: Any, batch: Any) -> None:
+        self.blueprint, self.recipe, self.parameters = blueprint, recipe, parameters
+        if recipe.method == "prompt":
+            # Virtual tokens stand before the others all the way.
+            seq = seq + Dim(recipe.rank, "n")
+        self.seq, self.batch = seq, batch
+        self.tokens = product((batch, seq))
+        self.tape = Tape()
+        self.eager = Eager(self.tape, autocast=recipe.autocast)
+        self.tuning = Tuning(self.eager, parameters, recipe)
+        self.values: dict[str, Tensor] = {}
+        self.tables: tuple[Tensor, Tensor] | None = None
+        self.mask: Tensor | None = None
+        self.position_ids: Tensor | None = None
+        self.earlier: tuple[Tensor, Tensor] | None = None
+        self.layer: int | None = None
+        self.matrix_done: set[str] = set()
+
+    def run(self) -> Tape:
+        """The whole pass. Raises NoAnswer for a model without a head to be trained with."""
+        if not any(op.kind == "loss" for op in self.blueprint.ops):
+            raise NoAnswer(f"{self.blueprint.name}: no head, and so no loss to train with")
+        for stack in self.blueprint.stacks:
+            own = [op for op in self.blueprint.ops if op.name.partition(".")[0] == stack.name and op.rows not in NOT_TEXT]
+            if own:
+                self._stack(own, stack.depth)
+        return self.tape
+
+    def _stack(self, ops: list[Op], depth: int) -> None:
+        layered = [index for index, op in enumerate(ops) if op.layers]
+        first, last = layered[0], layered[-1]
+        if "x" in self.values:
+            self.values = {"encoded": self.values["x"]}
+            self.tape.to_the_end.add(self.values["encoded"].storage)  # among the model's outputs
+        # The first layer makes the bias that all of them add to their scores.
+        biases = [op for op in ops[:first] if op.rows == "pair"]
+        self._ops([op for op in ops[:first] if op.rows != "pair"])
+        inner = [op for op in ops[first : last + 1] if op.layers]
+        self._before(inner)
+        by_layer: list[list[Op]] = [[] for _ in range(depth)]
+        for op in inner:
+            for layer in op.layers:
+                by_layer[layer].append(op)
+        for layer, found in enumerate(by_layer):
+            start = len(self.tape.kernels)
+            self.layer = layer
+            self.matrix_done = set()
+            self._ops(found if layer else biases + found)
+            if self.recipe.recompute == "full":
+                self.tape.checkpoint(start, [t for t in (self.position_ids, self.mask) if t is not None])
+            self.values = {name: self.values[name] for name in KEPT_NAMES if name in self.values}
+        self.layer = None
+        self._ops(ops[last + 1 :] + [op for op in ops[first : last + 1] if not op.layers])
+
+    def _before(self, inner: list[Op]) -> None:
+        """What a stack makes once for all its layers: positions, rotary tables, the mask of eager attention."""
+        eager, x = self.eager, self.values["x"]
+        eager.part = "positions"
+        for prompt in self.parameters.beside.get("prompt", []):
+            soft = self.parameters.extra(prompt, None)
+            joined = eager.make(x.elements, x.item, "behind a prompt")
+            self.tape.run("cat", [Operand(soft, grad=soft.size), Operand(x, grad=x.size)], [joined])
+            x = self.values["x"] = joined
+        if self.recipe.adapts and self.recipe.recompute == "full":
+            x.needs_grad = True  # peft's enable_input_require_grads, without which a checkpointed layer has nothing to do
+        rotary = next((op for op in inner if op.kind == "rotary"), None)
+        self.tables = self.mask = None
+        if rotary is not None:
+            ids = self.position_ids = eager.make(self.seq, INT64, "position ids")
+            self.tape.run("arange", [], [ids])
+            cos, sin = (eager.make(product((self.seq, rotary.inner)), x.item, "rotary table") for _ in range(2))
+            self.tape.run("rotary tables", [Operand(ids)], [cos])
+            self.tape.run("rotary tables", [Operand(ids)], [sin])
+            self.tables = (cos, sin)
+        if self.recipe.attention == "eager" and any(op.kind == "attention" and op.causal for op in inner):
+            self.mask = eager.make(product((self.batch, self.seq, self.seq)), x.item, "causal mask")
+            self.tape.run("mask", [], [self.mask])
+
+    def _ops(self, ops: list[Op]) -> None:
+        for op in ops:
+            if f"{op.name}" in self.matrix_done:
+                continue
+            if op.part == "recurrent":
+                raise NoAnswer(
+                    f"{self.blueprint.name}: what training keeps of a recurrent mixer depends on its kernels, and is not known"
+                )
+            self.eager.part = op.part
+            kind = getattr(self, f"_{op.kind}", None)
+            if kind is None:
+                raise NoAnswer(f"{self.blueprint.name}: what training keeps of a {op.kind} is not known")
+            kind(op)
+
+    def read(self, op: Op, index: int = 0) -> Tensor:
+        """What an operation reads: an activation, or a table that stands for one (DeBERTa's positions)."""
+        name = op.reads[index]
+        return self.values[name] if name in self.values else self.weight(f"{op.name.partition('.')[0]}.{name}")
+
+    def rows(self, op: Op) -> Any:
+        """Rows that an operation runs on in the whole batch."""
+        if op.rows == "sequence":
+            return self.batch
+        return 1 if op.rows == "pass" else self.tokens
+
+    def weight(self, name: str) -> Tensor:
+        """The weight of this name in the layer at hand."""
+        return self.parameters.tensor(name, self.layer)
+
+    def bias(self, name: str) -> Tensor | None:
+        """The bias beside it, where there is one."""
+        return self.weight(f"{name}.bias") if f"{name}.bias" in self.parameters.weights else None
+
+    def _lookup(self, op: Op) -> None:
+        weight = self.weight(op.weight)
+        elements = product((self.seq, self.seq, op.width)) if op.rows == "pair" else product((self.tokens, op.width))
+        index: Tensor | None = None
+        if op.reads[0] == "tokens" and "encoded" in self.values:
+            # A decoder beside an encoder reads its labels, shifted.
+            index = self.eager.make(self.tokens, INT64, "decoder input")
+            self.tape.run("shift", [], [index])
+        if op.reads[0] in ("position_ids", "distances"):
+            index = self.eager.make(product((self.seq, self.seq)) if op.rows == "pair" else self.seq, INT64, "indices")
+            self.tape.run("arange", [], [index])
+            if op.rows != "pair":
+                elements = product((self.seq, op.width))
+                self.position_ids = index
+        out = self.eager.make(elements, weight.item, "rows")
+        self.tape.run("embedding", [Operand(weight, () if index is None else (index,), weight.size)], [out])
+        self.values[op.writes] = out
+
+    def _norm(self, op: Op) -> None:
+        x = self.read(op)
+        gain = self.weight(op.weight) if op.weight else None
+        kind, form = op.form
+        # A statistic for each row and head. What is no row of tokens (a table of positions) is as long as it is.
+        whole = int(x.elements) // int(op.width)
+        groups = product((self.tokens, op.heads)) if whole * int(op.heads) == int(self.tokens) * int(op.heads) else whole
+        if kind == "rmsnorm":
+            self.values[op.writes] = self.eager.rms_norm(x, gain, groups, form)
+        else:
+            self.values[op.writes] = self.eager.layer_norm(x, gain, self.bias(op.weight) if op.weight else None, groups, form)
+
+    def _matmul(self, op: Op) -> None:
+        if op.writes == "attention_routed":
+            raise NoAnswer(f"{self.blueprint.name}: what training keeps of an attention with experts is not known")
+        if op.part == "router" or int(op.repeats) != 1:
+            routing.matmul(self, op)
+            return
+        if not op.weight:
+            a, b = self.read(op), self.values.get(op.reads[-1], self.read(op))
+            self.values[op.writes] = self.eager.matmul(a, b, product((self.rows(op), op.width)), op.name)
+            return
+        weight = self.parameters.weights[op.weight]
+        group = self.parameters.groups.get(weight.fused, [weight])
+        if op.part == "lm_head" and self.recipe.loss != "plain":
+            self._fused_loss(op)
+            return
+        x = self.read(op)
+        if op.part == "lm_head":
+            self.tape.to_the_end.add(x.storage)  # the decoder's output is the caller's until the forward pass returns
+        width = op.width
+        for other in group[1:]:
+            width = width + other.shape[0]
+        out = self.linear(x, op.weight, product((self.rows(op), width)))
+        if len(group) == 1:
+            self.values[op.writes] = out
+            return
+        outs = self.eager.split(out, [product((self.rows(op), w.shape[0])) for w in group], "split")
+        for part, tensor in zip(group, outs, strict=True):
+            quantised = part.name in self.parameters.quantised
+            self.values[part.role] = self.tuning.adapted(x, tensor, part.name, self.layer, quantised=quantised)
+            self.matrix_done.add(part.name)
+
+    def linear(self, x: Tensor, name: str, elements: Any) -> Tensor:
+        """x W' + b, and what a method adds."""
+        return self.tuning.linear(x, name, self.layer, self.weight(name), self.bias(name), elements)
+
+    def _rotary(self, op: Op) -> None:
+        assert self.tables is not None
+        x = self.read(op)
+        if len(op.reads) > 1:
+            # The keys of latent attention: the up-projected part and the rotary one, joined for every head.
+            joined = self.eager.make(product((self.tokens, op.width)), x.item, "keys")
+            self.tape.run("cat", [Operand(x, grad=x.size), Operand(self.read(op, 1), grad=self.read(op, 1).size)], [joined])
+            self.values[op.writes] = joined
+            return
+        turned = product((self.tokens, op.heads, op.inner))
+        if int(turned) == int(x.elements):
+            self.values[op.writes] = self.eager.rotary(x, self.tables)
+            return
+        # A part of each head is turned, and joined with the rest again.
+        part = self.eager.rotary(self.eager.slice(x, turned), self.tables)
+        rest = self.eager.slice(x, x.elements - turned)
+        joined = self.eager.make(x.elements, x.item, "rotated")
+        self.tape.run("cat", [Operand(part), Operand(rest)], [joined])
+        self.values[op.writes] = joined
+
+    def _attention(self, op: Op) -> None:
+        start = len(self.tape.kernels)
+        attend.attention(self, op)
+        if self.recipe.recompute == "selective":
+            self.tape.checkpoint(start)
+
+    def _activation(self, op: Op) -> None:
+        self.values[op.writes] = self.eager.activation(self.read(op), op.form[0] if op.form else "silu")
+
+    def _multiply(self, op: Op) -> None:
+        self.values[op.writes] = self.eager.multiply(self.read(op), self.read(op, 1), op.writes)
+
+    def _add(self, op: Op) -> None:
+        names = [name for name in op.reads if name != "routed"]
+        if "routed" in op.reads:
+            self.values[names[0]] = routing.combine(self, op, self.values[names[0]])
+        if "shared_weight" in names:
+            names.remove("shared_weight")
+            gate = self.eager.unary(self.values["shared_weight"], "sigmoid", keeps="output")
+            self.values["shared_out"] = self.eager.multiply(self.values["shared_out"], gate, "gated")
+        if op.name.endswith("residual"):
+            for name in names[1:]:
+                self.values[name] = self.tuning.bottleneck(self.values[name], op.name, self.layer)
+        total = self.values[names[0]]
+        for name in names[1:]:
+            if name in self.values:
+                total = self.eager.add(total, self.values[name], "residual" if op.name.endswith("residual") else "sum")
+        self.values[op.writes] = total
+
+    def _dropout(self, op: Op) -> None:
+        if self.recipe.dropout:
+            self.values[op.writes] = self.eager.dropout(self.read(op))
+
+    def _scale(self, op: Op) -> None:
+        x = self.read(op)
+        self.tape.to_the_end.add(x.storage)
+        self.values[op.writes] = self.eager.same(x, "scaled")
+
+    def _softcap(self, op: Op) -> None:
+        if op.reads[0] in self.values:
+            self.values[op.writes] = self.eager.softcap(self.read(op))
+
+    def _fused_loss(self, op: Op) -> None:
+        """Head and loss in one (Liger, CCE), or in chunks of rows: the logits never stand whole. The gradients of the hidden
+        state and of the head are computed on the way (fused), or the logits of each chunk again (chunked)."""
+        x, weight = self.read(op), self.weight(op.weight)
+        loss = self.eager.make(1, FP32, "loss")
+        rows = self.tokens if self.recipe.loss == "chunked" else 0
+        per_row = (HALF + 2 * FP32) * int(op.width)
+        chunk = -(-int(self.tokens) // CHUNKS) if rows else max(1, int(self.tokens) * int(op.inner) // int(op.width))
+        scratch = (chunk * per_row, (chunk * (per_row + FP32 * int(op.width))) if rows else 0)
+        self.tape.run("fused loss", [Operand(x, (x,), x.size), Operand(weight, (x,), weight.size)], [loss], scratch=scratch)
+
+    def _loss(self, op: Op) -> None:
+        if self.recipe.loss != "plain":
+            return
+        eager, tape = self.eager, self.tape
+        logits = self.read(op)
+        (tape.to_stay if self.recipe.keep_logits else tape.to_the_end).add(logits.storage)
+        if "upcast" in op.form:
+            logits = eager.cast(logits, FP32, "fp32 logits")
+            tape.to_the_end.add(logits.storage)
+        kept = []
+        if "shifted" in op.form:
+            # One label more, at the end, and the first left out: a view where there is one sequence, of more a copy.
+            labels = eager.make(self.tokens + self.batch, INT64, "padded labels")
+            tape.run("pad", [], [labels])
+            tape.to_the_end.add(labels.storage)
+            if int(self.batch) > 1:
+                padded, labels = labels, eager.make(self.tokens, INT64, "shifted labels")
+                tape.run("shift", [Operand(padded)], [labels])
+            kept.append(labels)
+        logs = eager.unary(logits, "log_softmax", keeps="output")
+        logs = eager.raised(logs)
+        loss = eager.make(1, logs.item, "loss")
+        total = eager.make(1, logs.item, "total weight")
+        tape.run("nll_loss", [Operand(logs, (logs, *kept, total), logs.size)], [loss], also=[total])
+        tape.to_stay.add(loss.storage)
