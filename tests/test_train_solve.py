@@ -1,6 +1,7 @@
 """llmcalc train solved backwards: what is found fits, one step more does not; and the ways to train beside each other."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from llmcalc import resolve
 from llmcalc.engines import train_solve as solve
-from llmcalc.engines import training
+from llmcalc.engines import train_trace, training
 from llmcalc.engines.recipe import Recipe
 from llmcalc.errors import LlmcalcError, UsageError
 from tests.conftest import Run
@@ -256,3 +257,74 @@ def test_somebody_watches(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert json.loads(outcome.out)["results"][0]["solved"] == 1024
     assert "full, 1 x 64 tokens ..." in outcome.err
     assert outcome.err.endswith("\r\x1b[K")
+
+
+@given(specs(), recipes, st.integers(1, 400))
+@SETTINGS
+def test_the_course_of_a_step(spec: dict[str, Any], recipe: Recipe, most: int) -> None:
+    """Its highest points are the peaks, its parts are theirs; forward ends with what is kept for backward."""
+    blueprint = invented(spec)
+    try:
+        answer = training.count(blueprint, recipe)
+    except LlmcalcError:
+        assume(False)
+        return
+    found = train_trace.course(blueprint, recipe, most)
+    totals, starts = found.totals, found.starts
+    bounds = [*starts.values(), len(totals)]
+    assert [*starts] == ["forward", "backward", "step"]
+    assert {phase: max(totals[a:b]) for phase, a, b in zip(starts, bounds, bounds[1:], strict=False)} == answer.peaks
+    assert answer.parts in [dict(zip(found.parts, sizes, strict=True)) for sizes in zip(*found.parts.values(), strict=True)]
+    assert all(min(sizes) >= 0 for sizes in found.parts.values())
+    assert starts["backward"] <= most
+    assert found.parts["activations"][starts["backward"]] >= 0
+    whole = train_trace.course(blueprint, recipe, 10**9)
+    assert whole.parts["activations"][whole.starts["backward"]] == answer.activation_bytes
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("gpt2 --plot step.pdf", "--plot step.pdf: found '.pdf', allowed: .svg, .png"),
+        ("gpt2 --plot step", "allowed: .svg, .png"),
+        ("gpt2 gpt2-medium --plot step.svg", "--plot draws one step: name one model"),
+        ("--family gpt2 --plot step.svg", "--plot draws one step: name one model"),
+    ],
+)
+def test_what_is_not_drawn(command: str, expected: str, run: Run) -> None:
+    outcome = run("train", *command.split())
+    assert (outcome.code, outcome.out) == (2, "")
+    assert expected in outcome.err
+
+
+def test_without_matplotlib(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def absent(name: str) -> None:
+        raise ImportError(name)
+
+    monkeypatch.setattr("llmcalc.cli.train_plot.import_module", absent)
+    outcome = run("train", "gpt2", "--plot", str(tmp_path / "step.svg"))
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err == "llmcalc: --plot needs matplotlib: pip install 'llmcalc-sizing[plot]'\n"
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize(("form", "magic"), [("svg", b"<?xml"), ("png", b"\x89PNG")])
+@pytest.mark.parametrize(
+    "options", ["", "--gpu rtx4090 --method lora", "--precision megatron --unit GB", "--gpu h100-sxm --solve seq"]
+)
+def test_a_picture(form: str, magic: bytes, options: str, run: Run, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    files = [tmp_path / f"{name}.{form}" for name in ("one", "two")]
+    for file in files:
+        outcome = run("train", "gpt2", *options.split(), "--plot", str(file), "--json")
+        assert (outcome.code, outcome.err) == (0, "")
+    one, two = (file.read_bytes() for file in files)
+    assert one.startswith(magic)
+    assert one == two
+
+
+def test_a_picture_that_cannot_be_written(run: Run, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    outcome = run("train", "gpt2", "--plot", str(tmp_path / "absent" / "step.png"))
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "No such file or directory" in outcome.err

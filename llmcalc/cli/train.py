@@ -106,6 +106,10 @@ Solve = Annotated[
     ),
 ]
 Methods = Annotated[bool, typer.Option("--methods", help="Compare the usual ways to train, whatever else is asked.")]
+Plot = Annotated[
+    str | None,
+    typer.Option("--plot", metavar="FILE", help="Draw the memory through the step: FILE.svg or FILE.png.", show_default=False),
+]
 DEFAULT_SEQ, DEFAULT_RANK = 2048, 8
 TARGETS = {"ia3": ("k", "v", "down")}
 
@@ -135,6 +139,7 @@ def train(
     reserve: Reserve = "1GiB",
     solve: Solve = None,
     methods: Methods = False,
+    plot: Plot = None,
     explain: o.Explain = False,
     unit: o.Unit = "GiB",
     form: o.Format = "table",
@@ -142,7 +147,7 @@ def train(
 ) -> int:
     """Memory of one training step: weights, gradients, optimizer, activations, and where the peak is. Exit 1 if it does not fit."""
     from llmcalc import resolve
-    from llmcalc.cli import train_solve, train_tables
+    from llmcalc.cli import train_plot, train_solve, train_tables
     from llmcalc.engines import training as engine
     from llmcalc.engines.recipe import ITEMS, Recipe
     from llmcalc.engines.train_solve import Solution, asking
@@ -157,6 +162,8 @@ def train(
     card = None if gpu is None else resolve.gpu(gpu)
     chosen, named = resolve.chosen(models, family)
     compared = methods or (named and gpu is not None and method is None and solve is None)
+    if plot is not None:
+        train_plot.check(plot, chosen, named=named)
     if methods and not named:
         raise UsageError("--methods compares the ways to train a model: name one")
     method, micro_batch, rank = method or "full", micro_batch or 1, rank or DEFAULT_RANK
@@ -203,6 +210,9 @@ def train(
             notes += o.beyond(m.name, own.seq, m.blueprint)
             if blueprint is not m.blueprint:
                 notes.append(f"{m.name}: with the head of masked language modelling, and no pooler")
+        if plot is not None:
+            train_plot.step(plot, blueprint, own, results[-1], unit)
+            notes.append(f"{m.name}: drawn in {plot}")
         if explain:
             figures += [o.figure(m, opened) for opened in engine.explain(blueprint, own)]
     if card is not None:
@@ -220,7 +230,7 @@ def train(
         "lora_dropout": lora_dropout, "kbit_prepare": kbit_prepare, "attention": kernel, "recompute": recompute,
         "accumulate": accumulate, "loss": loss, "dropout": not no_dropout, "foreach": foreach, "state_embeddings": state_embeddings,
         "keep_logits": keep_logits, "gpu": gpu, "reserve_bytes": kept,
-        "solve": solve,
+        "solve": solve, "plot": plot,
     }  # fmt: skip
     alone = named and len(results) == 1
     first = train_tables.one(results[0], own, unit, solve) if alone else train_tables.many(results, recipe, unit, solve)
