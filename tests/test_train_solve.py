@@ -245,6 +245,15 @@ def test_ways_without_a_gpu_or_beside_a_method(run: Run) -> None:
     assert [way["targets"] for way in latent if way["method"] == "lora"] == [["all"], ["all"]]
 
 
+@pytest.mark.parametrize(
+    ("method", "rank", "title"), [("lora", 8, "lora of rank 8"), ("ia3", None, "ia3, bf16"), ("ln", None, "ln, bf16")]
+)
+def test_a_rank_is_named_where_there_is_one(method: str, rank: int | None, title: str, run: Run) -> None:
+    arguments = ["train", "llama3.2-1b", "--method", method]
+    assert run(*arguments, "--json").results[0]["rank"] == rank
+    assert title in run(*arguments).out
+
+
 def test_nobody_watches(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("llmcalc.cli.train_solve.QUIET_SECONDS", 0.0)
     assert run("train", "gpt2", "--gpu", "h100-sxm", "--solve", "seq").err == ""

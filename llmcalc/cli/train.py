@@ -150,7 +150,7 @@ def train(
     from llmcalc.cli import train_plot, train_solve, train_tables
     from llmcalc.engines import training as engine
     from llmcalc.engines.recipe import ITEMS, Recipe
-    from llmcalc.engines.train_solve import Solution, asking
+    from llmcalc.engines.train_solve import RANKED, Solution, asking
     from llmcalc.errors import NoAnswer, UsageError
     from llmcalc.report.document import Document
     from llmcalc.report.render import render
@@ -198,7 +198,7 @@ def train(
         required = found.answer.peak_bytes + kept
         results.append({
             "model": m.name, "family": m.spec.family, "estimate": m.blueprint.estimate, "seq": own.seq,
-            "micro_batch": own.micro_batch, "method": own.method, "rank": own.rank if own.adapts else None,
+            "micro_batch": own.micro_batch, "method": own.method, "rank": own.rank if own.method in RANKED else None,
             **_figures(found.answer),
             "gpu": None if card is None else card.name, "available_bytes": None if card is None else card.usable_bytes,
             "required_bytes": required, "fits": None if card is None else required <= card.usable_bytes,

@@ -33,7 +33,7 @@ class Progress:
         if sys.stderr is None or not sys.stderr.isatty() or monotonic() - self.began < QUIET_SECONDS:
             return
         self.shown = True
-        adapted = f" of rank {recipe.rank}" if recipe.adapts else ""
+        adapted = f" of rank {recipe.rank}" if recipe.method in engine.RANKED else ""
         sys.stderr.write(f"{CLEAR}{recipe.method}{adapted}, {recipe.micro_batch:,} x {recipe.seq:,} tokens ...")
         sys.stderr.flush()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llmcalc.cli import options as o
+from llmcalc.engines.train_solve import RANKED
 from llmcalc.report.document import Table
 from llmcalc.units import show_bytes, show_count
 
@@ -17,9 +18,7 @@ SOLVED = {"micro-batch": "largest micro-batch", "seq": "longest sequence", "rank
 
 def title(recipe: Recipe, tokens: str) -> str:
     """What is trained, and on what."""
-    adapted = (
-        recipe.method if recipe.method == "full" else f"{recipe.method} of rank {recipe.rank}" if recipe.adapts else recipe.method
-    )
+    adapted = f"{recipe.method} of rank {recipe.rank}" if recipe.method in RANKED else recipe.method
     return (
         f"{adapted}, {recipe.precision}, {recipe.optimizer}, {recipe.micro_batch} x {tokens} tokens, {recipe.attention} attention"
     )

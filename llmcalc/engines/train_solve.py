@@ -169,6 +169,9 @@ def reachable(blueprint: Blueprint, recipe: Recipe, *, targets_said: bool) -> tu
 
 
 def longest(ask: Ask, recipe: Recipe, budget: int, limit: int) -> int | None:
-    """The longest sequence at one sequence a pass."""
+    """The longest sequence at one sequence a pass; None where none is short enough."""
+    there = ask(recipe)
+    if there.parameter_bytes + there.buffer_bytes + there.optimizer_bytes > budget:  # and so whatever is read
+        return None
     found = seq(ask, recipe._replace(micro_batch=1), budget, limit).value
     return None if found is None else int(found)
