@@ -9,9 +9,7 @@ import typer
 from llmcalc.cli import options as o
 
 if TYPE_CHECKING:
-    from llmcalc.engines.recipe import Recipe
     from llmcalc.engines.training import Training
-    from llmcalc.report.document import Table
 
 Precision = Annotated[
     Literal["fp32", "bf16", "amp", "megatron"],
@@ -28,11 +26,24 @@ Optimizer = Annotated[
     typer.Option("--optimizer", help="adamw is torch's fused one; paged states stand in host memory."),
 ]
 Method = Annotated[
-    Literal["full", "lora", "dora", "qlora", "ia3", "adapter", "prefix", "prompt", "ln", "bitfit", "head"],
-    typer.Option("--method", help="What is trained: everything, an adapter beside a frozen base, or a part of the model."),
+    Literal["full", "lora", "dora", "qlora", "ia3", "adapter", "prefix", "prompt", "ln", "bitfit", "head"] | None,
+    typer.Option(
+        "--method",
+        help="What is trained: everything, an adapter beside a frozen base, or a part of the model. "
+        "Where none is named, --gpu compares the usual ones.",
+        show_default="full",
+    ),
 ]
 Rank = Annotated[
-    int, typer.Option("--rank", min=1, max=2**20, metavar="N", help="LoRA's rank; the width of adapter; tokens of prefix, prompt.")
+    int | None,
+    typer.Option(
+        "--rank",
+        min=1,
+        max=2**20,
+        metavar="N",
+        help="LoRA's rank; the width of adapter; tokens of prefix, prompt.",
+        show_default="8",
+    ),
 ]
 Targets = Annotated[
     str | None,
@@ -52,10 +63,15 @@ Recompute = Annotated[
 Seq = Annotated[
     str | None,
     typer.Option(
-        "--seq", metavar="TOKENS", help="Tokens per sequence; 2048, or the trained context where shorter.", show_default=False
+        "--seq",
+        metavar="TOKENS",
+        help="Tokens per sequence; 2048, or the trained context where shorter. With --solve seq the most to look at.",
+        show_default=False,
     ),
 ]
-MicroBatch = Annotated[int, typer.Option("--micro-batch", min=1, max=2**20, metavar="N", help="Sequences in one pass.")]
+MicroBatch = Annotated[
+    int | None, typer.Option("--micro-batch", min=1, max=2**20, metavar="N", help="Sequences in one pass.", show_default="1")
+]
 Accumulate = Annotated[int, typer.Option("--accumulate", min=1, max=2**20, metavar="N", help="Passes whose gradients are summed.")]
 Loss = Annotated[
     Literal["plain", "fused", "chunked"],
@@ -80,8 +96,21 @@ StateEmbeddings = Annotated[
         "--state-embeddings", help="Keep embeddings out of 8-bit states, as transformers' Trainer does.", show_default=False
     ),
 ]
-BARS = 24
-DEFAULT_SEQ = 2048
+Solve = Annotated[
+    Literal["micro-batch", "seq", "rank", "method"] | None,
+    typer.Option(
+        "--solve",
+        help="Largest micro-batch, sequence (in steps of 64 tokens, up to --seq or the trained context) or rank that fits on "
+        "--gpu, or the first of full, lora and qlora that does.",
+        show_default=False,
+    ),
+]
+Methods = Annotated[bool, typer.Option("--methods", help="Compare the usual ways to train, whatever else is asked.")]
+Plot = Annotated[
+    str | None,
+    typer.Option("--plot", metavar="FILE", help="Draw the memory through the step: FILE.svg or FILE.png.", show_default=False),
+]
+DEFAULT_SEQ, DEFAULT_RANK = 2048, 8
 TARGETS = {"ia3": ("k", "v", "down")}
 
 
@@ -89,11 +118,11 @@ def train(
     models: o.Models = None,
     family: o.Family = None,
     seq: Seq = None,
-    micro_batch: MicroBatch = 1,
+    micro_batch: MicroBatch = None,
     precision: Precision = "bf16",
     optimizer: Optimizer = "adamw",
-    method: Method = "full",
-    rank: Rank = 8,
+    method: Method = None,
+    rank: Rank = None,
     targets: Targets = None,
     adapter_dtype: AdapterDtype = "fp32",
     lora_dropout: LoraDropout = 0.0,
@@ -108,6 +137,9 @@ def train(
     keep_logits: KeepLogits = False,
     gpu: GpuName = None,
     reserve: Reserve = "1GiB",
+    solve: Solve = None,
+    methods: Methods = False,
+    plot: Plot = None,
     explain: o.Explain = False,
     unit: o.Unit = "GiB",
     form: o.Format = "table",
@@ -115,17 +147,26 @@ def train(
 ) -> int:
     """Memory of one training step: weights, gradients, optimizer, activations, and where the peak is. Exit 1 if it does not fit."""
     from llmcalc import hardware, resolve
+    from llmcalc.cli import train_plot, train_solve, train_tables
     from llmcalc.engines import training as engine
     from llmcalc.engines.recipe import ITEMS, Recipe
-    from llmcalc.errors import NoAnswer
+    from llmcalc.engines.train_solve import RANKED, Solution, asking
+    from llmcalc.errors import NoAnswer, UsageError
     from llmcalc.report.document import Document
     from llmcalc.report.render import render
     from llmcalc.units import parse_bytes, show_bytes
 
     form = o.form_of(form, json)
+    train_solve.check(solve, {"micro-batch": micro_batch, "rank": rank, "method": method}, gpu)
     asked, kept = o.context(seq, "--seq"), parse_bytes(reserve, "--reserve")
     card = None if gpu is None else hardware.gpu(gpu)
     chosen, named = resolve.chosen(models, family)
+    compared = methods or (named and gpu is not None and method is None and solve is None)
+    if plot is not None:
+        train_plot.check(plot, chosen, named=named)
+    if methods and not named:
+        raise UsageError("--methods compares the ways to train a model: name one")
+    method, micro_batch, rank = method or "full", micro_batch or 1, rank or DEFAULT_RANK
     kernel = attention or ("efficient" if precision == "fp32" else "flash")
     recipe = Recipe(
         DEFAULT_SEQ, micro_batch, precision, optimizer, foreach, state_embeddings or "", method, rank, _targets(targets, method),
@@ -133,26 +174,45 @@ def train(
     )  # fmt: skip
     results: list[dict[str, Any]] = []
     notes, figures, unknown = [], [], []
+    budget = None if card is None else card.usable_bytes - kept
+    progress = train_solve.Progress()
     for m in chosen:
         own = recipe._replace(seq=asked or min(DEFAULT_SEQ, m.blueprint.context or DEFAULT_SEQ))
         blueprint = resolve.as_trained(m)
+        ask = asking(blueprint, progress)
+        said = targets is not None
         try:
-            answer = engine.count(blueprint, own)
+            if solve is None or budget is None:
+                found = Solution(None, None, own, ask(own))
+            else:
+                found = train_solve.solved(solve, ask, blueprint, own, budget, limit=asked, targets_said=said)
+            ways = train_solve.ways(ask, blueprint, own, budget, kept, attention, targets_said=said) if compared else []
         except NoAnswer:
             if named:
                 raise
             unknown.append(m.name)
             continue
-        required = answer.peak_bytes + kept
+        finally:
+            progress.done()
+        own = found.recipe
+        required = found.answer.peak_bytes + kept
         results.append({
-            "model": m.name, "family": m.spec.family, "estimate": m.blueprint.estimate, "seq": own.seq, **_figures(answer),
+            "model": m.name, "family": m.spec.family, "estimate": m.blueprint.estimate, "seq": own.seq,
+            "micro_batch": own.micro_batch, "method": own.method, "rank": own.rank if own.method in RANKED else None,
+            **_figures(found.answer),
             "gpu": None if card is None else card.name, "available_bytes": None if card is None else card.usable_bytes,
             "required_bytes": required, "fits": None if card is None else required <= card.usable_bytes,
+            "solved": found.value, "solve_limit": found.limit, "methods": ways,
         })  # fmt: skip
+        if named and solve:
+            notes.append(train_solve.note(m.name, solve, found))
         if named:
             notes += o.beyond(m.name, own.seq, m.blueprint)
             if blueprint is not m.blueprint:
                 notes.append(f"{m.name}: with the head of masked language modelling, and no pooler")
+        if plot is not None:
+            train_plot.step(plot, blueprint, own, results[-1], unit)
+            notes.append(f"{m.name}: drawn in {plot}")
         if explain:
             figures += [o.figure(m, opened) for opened in engine.explain(blueprint, own)]
     if card is not None:
@@ -170,10 +230,14 @@ def train(
         "lora_dropout": lora_dropout, "kbit_prepare": kbit_prepare, "attention": kernel, "recompute": recompute,
         "accumulate": accumulate, "loss": loss, "dropout": not no_dropout, "foreach": foreach, "state_embeddings": state_embeddings,
         "keep_logits": keep_logits, "gpu": gpu, "reserve_bytes": kept,
+        "solve": solve, "plot": plot,
     }  # fmt: skip
     alone = named and len(results) == 1
-    table = _one(results[0], recipe, unit) if alone else _many(results, recipe, unit)
-    render(Document("train", inputs, results, [table], notes, figures), form, explain=explain, unit=unit)
+    first = train_tables.one(results[0], own, unit, solve) if alone else train_tables.many(results, recipe, unit, solve)
+    tables = [first, *(train_tables.ways(result, unit) for result in results if result["methods"])]
+    if compared and gpu is not None:
+        notes.append(train_solve.LONGEST)
+    render(Document("train", inputs, results, tables, notes, figures), form, explain=explain, unit=unit)
     return 1 if named and any(result["fits"] is False for result in results) else 0
 
 
@@ -201,74 +265,3 @@ def _figures(answer: Training) -> dict[str, Any]:
         "peak_bytes": answer.peak_bytes, "peak_phase": answer.peak_phase, "peak_parts": answer.parts, "peak_kernel": answer.kernel,
         "trainable": answer.trainable, "total": answer.total, "trainable_share": answer.trainable / answer.total,
     }  # fmt: skip
-
-
-def _title(recipe: Recipe, tokens: str) -> str:
-    adapted = (
-        recipe.method if recipe.method == "full" else f"{recipe.method} of rank {recipe.rank}" if recipe.adapts else recipe.method
-    )
-    return (
-        f"{adapted}, {recipe.precision}, {recipe.optimizer}, {recipe.micro_batch} x {tokens} tokens, {recipe.attention} attention"
-    )
-
-
-def _one(result: dict[str, Any], recipe: Recipe, unit: str) -> Table:
-    """One model: what the peak is made of, with a bar for each part, and the phases."""
-    from llmcalc.report.document import Table
-    from llmcalc.units import show_bytes, show_count
-
-    peak = result["peak_bytes"]
-    rows = [
-        (name, show_bytes(size, unit), o.share(size, peak), "#" * round(BARS * size / peak))
-        for name, size in result["peak_parts"].items()
-    ]
-    rows.append((f"peak, {result['peak_phase']}", show_bytes(peak, unit), "", f"in {result['peak_kernel']}"))
-    strong = {len(rows) - 1}
-    for phase in ("forward", "backward", "step"):
-        if phase != result["peak_phase"]:
-            size = result[f"{phase}_peak_bytes"]
-            rows.append((f"{phase} peak", show_bytes(size, unit), o.share(size, peak), ""))
-    rows.append(("activations kept for backward", show_bytes(result["activation_bytes"], unit), "", ""))
-    rows.append(("trained", show_count(result["trainable"]), o.share(result["trainable"], result["total"]), "of all parameters"))
-    marks = {}
-    if result["fits"] is not None:
-        spare = result["available_bytes"] - result["required_bytes"]
-        verdict = f"fits, {show_bytes(spare, unit)} spare" if result["fits"] else f"no, {show_bytes(-spare, unit)} over"
-        rows.append((f"on {result['gpu']}", show_bytes(result["available_bytes"], unit), "", verdict))
-        strong.add(len(rows) - 1)
-        marks[verdict] = "good" if result["fits"] else "bad"
-    tokens = f"{result['seq']:,}"
-    title = f"{o.marked(result['model'], result['estimate'])}: {_title(recipe, tokens)}"
-    return Table(title, ("", ">", ">of the peak", ""), rows, frozenset(strong), marks)
-
-
-def _many(results: list[dict[str, Any]], recipe: Recipe, unit: str) -> Table:
-    """A row for each model."""
-    from llmcalc.report.document import Table
-    from llmcalc.units import show_bytes, show_count
-
-    verdict = ("verdict",) if results and results[0]["fits"] is not None else ()
-    columns = (
-        "model",
-        ">?tokens",
-        ">trained",
-        ">?weights",
-        ">?gradients",
-        ">?optimizer",
-        ">activations",
-        ">peak",
-        "phase",
-        *verdict,
-    )
-    rows = [
-        (
-            o.marked(r["model"], r["estimate"]), f"{r['seq']:,}", show_count(r["trainable"]),
-            show_bytes(r["parameter_bytes"], unit),
-            show_bytes(r["gradient_bytes"], unit), show_bytes(r["optimizer_bytes"], unit), show_bytes(r["activation_bytes"], unit),
-            show_bytes(r["peak_bytes"], unit), r["peak_phase"], *(("fits" if r["fits"] else "no",) if verdict else ()),
-        )
-        for r in results
-    ]  # fmt: skip
-    lengths = {r["seq"] for r in results}
-    tokens = f"{lengths.pop():,}" if len(lengths) == 1 else f"up to {max(lengths, default=DEFAULT_SEQ):,}"
-    return Table(_title(recipe, tokens), columns, rows, marks={"fits": "good", "no": "bad"})
