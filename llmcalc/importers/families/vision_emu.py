@@ -63,6 +63,5 @@ def emu3_vq(c: Config) -> Tensors:
                 tensors += mixing(f"{name}_attention", into, hidden, dim)
         if level:
             tensors += conv(f"vq_up_{level}", into, into, 3, 3)
-    return (
-        tensors + coded_norm("vq_decoder_norm", widths[0], dim) + conv("vq_decoder_out", c.count("out_channels"), widths[0], 3, 3)
-    )
+    tensors += coded_norm("vq_decoder_norm", widths[0], dim)
+    return tensors + conv("vq_decoder_out", c.count("out_channels"), widths[0], 3, 3)
