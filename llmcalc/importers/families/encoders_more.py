@@ -7,7 +7,7 @@ from typing import Any
 from llmcalc.importers.config import Config
 from llmcalc.importers.families.heads import LANGUAGE, POOLED, SPARSE, encoder, purpose, refused, topped, transform, unfit
 from llmcalc.importers.families.tensors import conv, linear, norm, table
-from llmcalc.importers.shape import Spec, biases, every, extra, layer_types
+from llmcalc.importers.shape import Spec, every, extra, layer_types, usual_biases
 
 
 def electra(c: Config, task: Any) -> Spec:
@@ -172,7 +172,7 @@ def modernbert(c: Config, task: Any) -> Spec:
     bias, own = c.flag("norm_bias"), c.flag("classifier_bias")
     spec = encoder(
         c, task, activation=c.text("hidden_activation"), gated=True, positions="rotary", norm_placement="pre", norm_bias=bias,
-        biases=biases(attention=c.flag("attention_bias"), ffn=c.flag("mlp_bias")), blocks=blocks, token_types=None,
+        biases=usual_biases(c), blocks=blocks, token_types=None,
         head_bias=c.flag("decoder_bias", True), type="decoder" if causal else "encoder",
     )  # fmt: skip
     hidden = spec["hidden"]

@@ -7,7 +7,7 @@ from typing import Any
 from llmcalc.importers.config import Config
 from llmcalc.importers.families.heads import LANGUAGE, boxes, encoder, purpose, refused, topped, transform, unfit
 from llmcalc.importers.families.tensors import linear, norm, table
-from llmcalc.importers.shape import Spec, biases, every, heads_of, layer_types
+from llmcalc.importers.shape import Spec, every, heads_of, layer_types, usual_biases
 
 
 def wide_head(spec: Spec, width: int) -> list[Spec]:
@@ -90,7 +90,7 @@ def jina_v3(c: Config, task: Any) -> Spec:
 
 def _llama(c: Config, task: Any, **more: Any) -> Spec:
     """Llama's layers, looking both ways."""
-    sides = biases(attention=c.flag("attention_bias"), ffn=c.flag("mlp_bias"))
+    sides = usual_biases(c)
     return encoder(
         c, task, positions="rotary", gated=True, biases=sides, norm="rmsnorm", norm_placement="pre", embedding_norm=False,
         token_types=None, head_bias=False, **heads_of(c), **more,
