@@ -53,6 +53,11 @@ def biases(**said: bool) -> list[str]:
     return [name for name, has in said.items() if has]
 
 
+def usual_biases(c: Config) -> list[str]:
+    """Biases by the two switches that most configs have."""
+    return biases(attention=c.flag("attention_bias"), ffn=c.flag("mlp_bias"))
+
+
 def layer_types(c: Config, depth: int, otherwise: list[str], key: str = "layer_types") -> list[str]:
     """The kind of each layer as the config lists them, else as its class would derive them."""
     return c.each(key, depth) or otherwise

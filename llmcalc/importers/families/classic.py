@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from llmcalc.importers.config import Config
-from llmcalc.importers.shape import Spec, biases
+from llmcalc.importers.shape import Spec, biases, usual_biases
 
 
 def _classic(c: Config, **more: Any) -> Spec:
@@ -192,10 +192,8 @@ def starcoder2(c: Config, _: Any) -> Spec:
 def nemotron(c: Config, _: Any) -> Spec:
     """Nemotron-3 and 4, Minitron: squared ReLU without a gate, LayerNorm."""
     heads = c.count("num_attention_heads")
-    attention, mlp = c.flag("attention_bias"), c.flag("mlp_bias")
     return _classic(c, kv_heads=c.count("num_key_value_heads", heads), head_dim=c.maybe("head_dim"),
-                    ffn=c.count("intermediate_size"), activation=c.text("hidden_act") or None,
-                    biases=biases(attention=attention, ffn=mlp))  # fmt: skip
+                    ffn=c.count("intermediate_size"), activation=c.text("hidden_act") or None, biases=usual_biases(c))  # fmt: skip
 
 
 FAMILIES = {

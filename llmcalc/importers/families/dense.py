@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from llmcalc.importers.config import Config
-from llmcalc.importers.shape import Spec, biases, decoder, every, extra, layer_types
+from llmcalc.importers.shape import Spec, biases, decoder, every, extra, layer_types, usual_biases
 
 
 def llama(c: Config, _: Any) -> Spec:
     """Llama and what is built like it."""
-    return decoder(c, biases=biases(attention=c.flag("attention_bias"), ffn=c.flag("mlp_bias")))
+    return decoder(c, biases=usual_biases(c))
 
 
 def plain(c: Config, _: Any) -> Spec:
@@ -32,10 +32,31 @@ def windows(c: Config, usual: list[str], window: int | None, key: str = "layer_t
     return [{"window": window if kind == "sliding_attention" else None} for kind in types]
 
 
+def used_window(c: Config) -> int | None:
+    """The window, where the switch beside it lets it be used."""
+    return c.maybe("sliding_window") if c.flag("use_sliding_window") else None
+
+
+def shorter_window(c: Config) -> int | None:
+    """The window, where it is shorter than the context."""
+    window, context = c.maybe("sliding_window"), c.maybe("max_position_embeddings")
+    return None if window is None or (context and window >= context) else window
+
+
+def pattern_period(c: Config) -> int:
+    """Layers after which ``sliding_window_pattern`` comes round: a number, or text with a letter for each layer (LLLG); else 0."""
+    pattern = c.get("sliding_window_pattern")
+    return pattern if isinstance(pattern, int) else len(pattern) if isinstance(pattern, str) else 0
+
+
+def rotated_layers(c: Config, layers: int) -> list[int]:
+    """1 for a layer with rotary positions and 0 for one without, the last of every few unless they are listed."""
+    return c.each("no_rope_layers", layers, int) or every(layers, c.count("no_rope_layer_interval", 4), 1, 0)
+
+
 def late_windows(c: Config) -> list[Spec]:
     """Qwen's layers: from ``max_window_layers`` on they have a window, where windows are used at all."""
-    layers = c.layers()
-    window = c.maybe("sliding_window") if c.flag("use_sliding_window") else None
+    layers, window = c.layers(), used_window(c)
     first = c.count("max_window_layers", layers, least=0)
     return windows(c, ["sliding_attention" if window and i >= first else "full_attention" for i in range(layers)], window)
 
@@ -52,8 +73,7 @@ def qwen3(c: Config, _: Any) -> Spec:
 
 def phi3(c: Config, _: Any) -> Spec:
     """Phi-3 and Phi-4-mini: fused projections without biases; a window no shorter than the context is none."""
-    window, context = c.maybe("sliding_window"), c.maybe("max_position_embeddings")
-    return decoder(c, head_dim=None, window=None if window is None or (context and window >= context) else window)
+    return decoder(c, head_dim=None, window=shorter_window(c))
 
 
 def olmo(c: Config, _: Any) -> Spec:
@@ -106,19 +126,16 @@ def ernie4_5(c: Config, _: Any) -> Spec:
 def exaone4(c: Config, _: Any) -> Spec:
     """EXAONE 4: norms on what the sub-layers give and on each head; windows in all but every fourth layer of the 32B."""
     spec, window = decoder(c, norm_placement="output", qk_norm="head"), c.maybe("sliding_window")
-    pattern = c.get("sliding_window_pattern")
-    period = pattern if isinstance(pattern, int) else len(pattern or "") if isinstance(pattern, str) else 0
+    period = pattern_period(c)
     usual = every(spec["layers"], period if window else 0, "sliding_attention" if window else "full_attention", "full_attention")
     return {**spec, "blocks": windows(c, usual, window)}
 
 
 def smollm3(c: Config, _: Any) -> Spec:
     """SmolLM 3: every fourth layer has no positions, which costs nothing; windows where they are used."""
-    layers, window = c.layers(), c.maybe("sliding_window") if c.flag("use_sliding_window") else None
-    rotated = c.each("no_rope_layers", layers, int) or every(layers, c.count("no_rope_layer_interval", 4), 1, 0)
-    usual = ["sliding_attention" if window and not rope else "full_attention" for rope in rotated]
-    bias = biases(attention=c.flag("attention_bias"), ffn=c.flag("mlp_bias"))
-    return decoder(c, biases=bias, blocks=windows(c, usual, window))
+    layers, window = c.layers(), used_window(c)
+    usual = ["sliding_attention" if window and not rope else "full_attention" for rope in rotated_layers(c, layers)]
+    return decoder(c, biases=usual_biases(c), blocks=windows(c, usual, window))
 
 
 def ministral(c: Config, _: Any) -> Spec:
@@ -150,7 +167,7 @@ def seed_oss(c: Config, _: Any) -> Spec:
 
 def arcee(c: Config, _: Any) -> Spec:
     """Arcee: squared ReLU without a gate."""
-    return decoder(c, gated=False, biases=biases(attention=c.flag("attention_bias"), ffn=c.flag("mlp_bias")))
+    return decoder(c, gated=False, biases=usual_biases(c))
 
 
 def nanochat(c: Config, _: Any) -> Spec:
@@ -185,8 +202,7 @@ def internlm3(c: Config, _: Any) -> Spec:
 
 def jais2(c: Config, _: Any) -> Spec:
     """Jais 2: LayerNorm, squared ReLU without a gate, biases."""
-    bias = biases(attention=c.flag("attention_bias"), ffn=c.flag("mlp_bias"))
-    return decoder(c, gated=False, norm="layernorm", biases=bias)
+    return decoder(c, gated=False, norm="layernorm", biases=usual_biases(c))
 
 
 def hunyuan(c: Config, _: Any) -> Spec:

@@ -7,13 +7,12 @@ from typing import Any
 from llmcalc.importers.config import Config
 from llmcalc.importers.families.dense import windows
 from llmcalc.importers.families.gemma import gemma4_text
-from llmcalc.importers.shape import Spec, biases, decoder, extra
+from llmcalc.importers.shape import Spec, biases, decoder, extra, usual_biases
 
 
 def hyperclovax(c: Config, _: Any) -> Spec:
     """HyperCLOVA X: Granite's multipliers; norms behind the sub-layers too where it says so."""
-    bias = biases(attention=c.flag("attention_bias"), ffn=c.flag("mlp_bias"))
-    return decoder(c, norm_placement="sandwich" if c.flag("use_post_norm", True) else None, biases=bias)
+    return decoder(c, norm_placement="sandwich" if c.flag("use_post_norm", True) else None, biases=usual_biases(c))
 
 
 def cohere_compass(c: Config, _: Any) -> Spec:
@@ -53,8 +52,7 @@ def doge(c: Config, _: Any) -> Spec:
 
     The mask reads all values that are cached, so a step of decoding pays for the whole context again; that is not counted.
     """
-    bias = biases(attention=c.flag("attention_bias"), ffn=c.flag("mlp_bias"))
-    spec = decoder(c, qk_norm="head", window=c.maybe("sliding_window"), biases=bias)
+    spec = decoder(c, qk_norm="head", window=c.maybe("sliding_window"), biases=usual_biases(c))
     hidden, k = spec["hidden"], spec["kv_heads"]
     dim = spec["head_dim"] or hidden // spec["heads"]
     further = [

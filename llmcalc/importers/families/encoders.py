@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from llmcalc.importers.config import Config
-from llmcalc.importers.families.heads import encoder, norm, table, topped
+from llmcalc.importers.families.heads import encoder, topped
+from llmcalc.importers.families.tensors import norm, table
 from llmcalc.importers.shape import Spec
 
 
@@ -45,7 +46,7 @@ def ernie(c: Config, task: Any) -> Spec:
     """ERNIE 2: a table of task types where they are used."""
     spec = encoder(c, task)
     if c.flag("use_task_id"):
-        spec["outside"] = [table("task_types", c.count("task_type_vocab_size"), spec["hidden"])]
+        spec["outside"] = table("task_types", c.count("task_type_vocab_size"), spec["hidden"], part="positions")
     return topped(c, task, spec)
 
 
@@ -60,7 +61,7 @@ def albert(c: Config, task: Any) -> Spec:
     narrow, inner = c.count("embedding_size"), c.count("inner_group_num", most=100)
     groups, layers = c.count("num_hidden_groups", most=10_000), c.layers()
     spec = encoder(c, task, embedding_dim=narrow, layers=layers * inner, distinct_layers=groups * inner)
-    head = [*norm("head_norm", narrow)]
+    head = [*norm("head_norm", narrow, part="norm", after=True)]
     pooled = ("Model", "ForSequenceClassification", "ForMultipleChoice", "ForPreTraining")
     return topped(c, task, spec, pooled=pooled, head=head, sentence=task.labels)
 

@@ -5,21 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from llmcalc.importers.config import Config
-from llmcalc.importers.families.heads import (
-    LANGUAGE,
-    POOLED,
-    SPARSE,
-    encoder,
-    linear,
-    norm,
-    purpose,
-    refused,
-    table,
-    topped,
-    transform,
-    unfit,
-)
-from llmcalc.importers.shape import Spec, biases, every, extra, layer_types
+from llmcalc.importers.families.heads import LANGUAGE, POOLED, SPARSE, encoder, purpose, refused, topped, transform, unfit
+from llmcalc.importers.families.tensors import conv, linear, norm, table
+from llmcalc.importers.shape import Spec, every, extra, layer_types, usual_biases
 
 
 def electra(c: Config, task: Any) -> Spec:
@@ -30,14 +18,17 @@ def electra(c: Config, task: Any) -> Spec:
     if narrow != hidden:
         spec["embedding_dim"] = narrow
     if use == "ForPreTraining":
-        outside = [*linear("head_dense", hidden, hidden), *linear("classifier", 1, hidden)]
+        outside = [
+            *linear("head_dense", hidden, hidden, rows=None, after=True),
+            *linear("classifier", 1, hidden, rows=None, after=True),
+        ]
         return {**spec, "head": False, "tied_head": None, "head_bias": None, "outside": outside}
     if use == "ForMultipleChoice":
         if c.flag("summary_use_proj"):
-            spec["outside"] = linear("summary", hidden, hidden, rows="sequence")
+            spec["outside"] = linear("summary", hidden, hidden, rows="sequence", after=True)
         elif c.text("summary_type") == "attn":
             raise unfit(c, "summary_type", "no class has it")
-    head = norm("head_norm", narrow) if narrow != hidden else transform(spec)
+    head = norm("head_norm", narrow, part="norm", after=True) if narrow != hidden else transform(spec)
     return topped(c, task, spec, pooled=(), head=head, dense=True, spare_bias=False)
 
 
@@ -49,10 +40,10 @@ def _disentangled(spec: Spec, kinds: list[str], *, projected: dict[str, bool], s
     times = {"times": layers * len(scores)} if scores else {"rows": "none"}
     outside = [extra("relative_positions", rows, hidden, part="positions", **times)]
     if normed:
-        outside += norm("relative_norm", hidden, after=False)
+        outside += norm("relative_norm", hidden, part="norm")
     own: list[Spec] = []
     for kind in scores:
-        more: Spec = {"part": "attention", "rows": "sequence", "times": rows, "bias": projected[kind], "after": False}
+        more: Spec = {"part": "attention", "rows": "sequence", "times": rows, "bias": projected[kind]}
         own += linear(f"positions_{kind}", hidden, hidden, **more)
     return {**spec, "outside": [*spec.get("outside", ()), *outside], "extra": own}
 
@@ -62,15 +53,18 @@ def _deberta_ends(c: Config, task: Any, spec: Spec, *, biased: bool) -> Spec:
     hidden, narrow = spec["hidden"], c.count("embedding_size", spec["hidden"])
     outside = list(spec.get("outside", ()))
     if biased:
-        outside.append(table("positions", c.count("max_position_embeddings"), narrow))
+        outside += table("positions", c.count("max_position_embeddings"), narrow, part="positions")
     if narrow == hidden:
         head = transform(spec)
     else:
         types = spec.pop("token_types")
-        outside += [*norm("embedding_norm", hidden, after=False), *([table("token_types", types, narrow)] if types else [])]
+        outside += [
+            *norm("embedding_norm", hidden, part="norm"),
+            *(table("token_types", types, narrow, part="positions") if types else []),
+        ]
         spec = {**spec, "embedding_dim": narrow, "embedding_norm": False}
         spec["biases"] = ["attention", "ffn"] if spec["biases"] == ["all"] else ["q", "v", "o", "ffn"]
-        head = [extra("head_projection_bias", narrow, after=True), *norm("head_norm", narrow)]
+        head = [extra("head_projection_bias", narrow, after=True), *norm("head_norm", narrow, part="norm", after=True)]
     spec = {**spec, "outside": outside}
     if not c.flag("legacy", True):
         # The head of the original code: the embedding itself gives the logits.
@@ -128,8 +122,8 @@ def deberta_v2(c: Config, task: Any) -> Spec:
     width = c.count("conv_kernel_size", 0, least=0)
     if width:
         groups = c.count("conv_groups", 1)
-        kernel = extra("conv", hidden, hidden // groups, width)
-        spec["outside"] = [*spec.get("outside", ()), kernel, extra("conv_bias", hidden), *norm("conv_norm", hidden, after=False)]
+        kernel = conv("conv", hidden, hidden // groups, width, rows=None)
+        spec["outside"] = [*spec.get("outside", ()), *kernel, *norm("conv_norm", hidden, part="norm")]
     return _deberta_ends(c, task, spec, biased=c.flag("position_biased_input", True))
 
 
@@ -153,7 +147,11 @@ def big_bird(c: Config, task: Any) -> Spec:
         spec["note"] = SPARSE
     pooled = [*POOLED, "ForTokenClassification", "ForMaskedLM", "ForCausalLM"]
     if use == "ForQuestionAnswering":
-        between = [*linear("answer_up", inner, hidden), *linear("answer_down", hidden, inner), *norm("answer_norm", hidden)]
+        between = [
+            *linear("answer_up", inner, hidden, rows=None, after=True),
+            *linear("answer_down", hidden, inner, rows=None, after=True),
+            *norm("answer_norm", hidden, part="norm", after=True),
+        ]
         spec["outside"] = between
     return topped(c, task, spec, pooled=pooled, dense=True)
 
@@ -174,7 +172,7 @@ def modernbert(c: Config, task: Any) -> Spec:
     bias, own = c.flag("norm_bias"), c.flag("classifier_bias")
     spec = encoder(
         c, task, activation=c.text("hidden_activation"), gated=True, positions="rotary", norm_placement="pre", norm_bias=bias,
-        biases=biases(attention=c.flag("attention_bias"), ffn=c.flag("mlp_bias")), blocks=blocks, token_types=None,
+        biases=usual_biases(c), blocks=blocks, token_types=None,
         head_bias=c.flag("decoder_bias", True), type="decoder" if causal else "encoder",
     )  # fmt: skip
     hidden = spec["hidden"]
@@ -183,9 +181,12 @@ def modernbert(c: Config, task: Any) -> Spec:
         raise refused(c, task)
     per_token = causal or use in ("ForTokenClassification", "ForQuestionAnswering")
     rows = "logit" if use in LANGUAGE else "token" if per_token else "sequence"
-    head = [*linear("head_dense", hidden, hidden, rows=rows, bias=own), *norm("head_norm", hidden, bias=bias)]
+    head = [
+        *linear("head_dense", hidden, hidden, bias=own, rows=rows, after=True),
+        *norm("head_norm", hidden, bias=bias, part="norm", after=True),
+    ]
     if causal and use == "ForSequenceClassification":
-        outside = [*head, *linear("classifier", task.labels, hidden, bias=own)]
+        outside = [*head, *linear("classifier", task.labels, hidden, bias=own, rows=None, after=True)]
         return {**spec, "head": False, "tied_head": None, "head_bias": None, "outside": outside}
     if use not in (*LANGUAGE, "Model"):
         spec["outside"] = head

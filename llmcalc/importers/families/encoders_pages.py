@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from llmcalc.importers.config import Config
-from llmcalc.importers.families.heads import LANGUAGE, POOLED, encoder, linear, norm, purpose, refused, table, topped, unfit
+from llmcalc.importers.families.heads import LANGUAGE, POOLED, boxes, encoder, purpose, refused, topped, unfit
+from llmcalc.importers.families.tensors import linear, norm, table
 from llmcalc.importers.shape import Spec, extra
 
 
@@ -15,20 +16,20 @@ def lilt(c: Config, task: Any) -> Spec:
     hidden, ffn, ratio = spec["hidden"], spec["ffn"], c.count("channel_shrink_ratio")
     narrow, inner = hidden // ratio, ffn // ratio
     rows = c.count("max_2d_position_embeddings")
-    part: Spec = {"part": "attention", "after": False}
+    part: Spec = {"part": "attention", "rows": None}
     spec["extra"] = [
         *(each for name in ("q", "k", "v") for each in linear(f"layout_{name}", narrow, narrow, **part)),
         *linear("layout_o", narrow, narrow, **part),
-        *norm("layout_attention_norm", narrow, after=False),
-        *linear("layout_up", inner, narrow, part="ffn", after=False),
-        *linear("layout_down", narrow, inner, part="ffn", after=False),
-        *norm("layout_ffn_norm", narrow, after=False),
+        *norm("layout_attention_norm", narrow, part="norm"),
+        *linear("layout_up", inner, narrow, part="ffn", rows=None),
+        *linear("layout_down", narrow, inner, part="ffn", rows=None),
+        *norm("layout_ffn_norm", narrow, part="norm"),
     ]
     spec["outside"] = [
-        *(table(f"{name}_positions", rows, hidden // 6) for name in ("x", "y", "height", "width")),
-        table("box_positions", c.count("max_position_embeddings"), narrow),
-        *linear("boxes", narrow, hidden, after=False, part="projection"),
-        *norm("boxes_norm", narrow, after=False),
+        *boxes(rows, hidden // 6),
+        *table("box_positions", c.count("max_position_embeddings"), narrow, part="positions"),
+        *linear("boxes", narrow, hidden, part="projection", rows=None),
+        *norm("boxes_norm", narrow, part="norm"),
     ]
     spec["note"] = "forward FLOPs leave out the scores of the layout's stream"
     known = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
@@ -41,11 +42,11 @@ def markuplm(c: Config, task: Any) -> Spec:
     hidden, unit, depth = spec["hidden"], c.count("xpath_unit_hidden_size"), c.count("max_depth")
     spec["outside"] = [
         # Built, and used by no class.
-        *linear("unused_xpath", hidden, unit * depth, after=False, rows="none"),
-        *linear("xpath_inner", 4 * hidden, unit * depth, after=False, part="projection"),
-        *linear("xpath", hidden, 4 * hidden, after=False, part="projection"),
-        table("tags", c.count("max_xpath_tag_unit_embeddings"), unit, copies=depth),
-        table("subscripts", c.count("max_xpath_subs_unit_embeddings"), unit, copies=depth),
+        *linear("unused_xpath", hidden, unit * depth, rows="none"),
+        *linear("xpath_inner", 4 * hidden, unit * depth, part="projection", rows=None),
+        *linear("xpath", hidden, 4 * hidden, part="projection", rows=None),
+        *table("tags", c.count("max_xpath_tag_unit_embeddings"), unit, part="positions", copies=depth),
+        *table("subscripts", c.count("max_xpath_subs_unit_embeddings"), unit, part="positions", copies=depth),
     ]
     known = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
     return topped(c, task, spec, pooled=("Model", "ForSequenceClassification"), known=known)
@@ -71,7 +72,10 @@ def funnel(c: Config, task: Any) -> Spec:
     spec["extra"] = [*biases, segments, extra("r_kernel", hidden, heads, head_dim, part="attention", times=0)]
     spec["note"] = "forward FLOPs count every layer over all tokens, and leave out relative positions"
     if use == "ForPreTraining":
-        outside = [*linear("head_dense", hidden, hidden), *linear("classifier", 1, hidden)]
+        outside = [
+            *linear("head_dense", hidden, hidden, rows=None, after=True),
+            *linear("classifier", 1, hidden, rows=None, after=True),
+        ]
         return {**spec, "head": False, "tied_head": None, "head_bias": None, "outside": outside}
     dense = ("ForSequenceClassification", "ForMultipleChoice")
     return topped(c, task, spec, pooled=(), head=[], dense=dense, spare_bias=False)
@@ -93,8 +97,8 @@ def squeezebert(c: Config, task: Any) -> Spec:
         groups = c.count(key)
         if into % groups or out % groups:
             raise unfit(c, key, "groups must divide both widths")
-        own += linear(name, out, into // groups, after=False, part=part)
-    own += [*norm("attention_norm", hidden, after=False), *norm("ffn_norm", hidden, after=False)]
+        own += linear(name, out, into // groups, part=part, rows=None)
+    own += [*norm("attention_norm", hidden, part="norm"), *norm("ffn_norm", hidden, part="norm")]
     spec = {**spec, "attention": False, "heads": None, "ffn": 0, "extra": own}
     spec["note"] = "forward FLOPs leave out the scores of attention"
     if purpose(task) == "ForPreTraining":

@@ -5,20 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from llmcalc.importers.config import Config
-from llmcalc.importers.families.heads import (
-    LANGUAGE,
-    POOLED,
-    SPARSE,
-    encoder,
-    linear,
-    norm,
-    purpose,
-    refused,
-    table,
-    topped,
-    transform,
-    unfit,
-)
+from llmcalc.importers.families.heads import LANGUAGE, POOLED, SPARSE, encoder, purpose, refused, topped, transform, unfit
+from llmcalc.importers.families.tensors import linear, norm, table
 from llmcalc.importers.shape import Spec, extra
 
 
@@ -37,7 +25,7 @@ def xlm(c: Config, task: Any) -> Spec:
     if c.flag("pre_norm"):
         spec = {**spec, "norm_placement": "pre", "final_norm": False}
     if c.count("n_langs") > 1 and c.flag("use_lang_emb", True):
-        spec["outside"] = [table("languages", c.count("n_langs"), hidden)]
+        spec["outside"] = table("languages", c.count("n_langs"), hidden, part="positions")
     return topped(c, task, spec, pooled=(), head=[], spare_bias=False)
 
 
@@ -46,9 +34,9 @@ def fnet(c: Config, task: Any) -> Spec:
     if c.flag("use_tpu_fourier_optimizations"):
         raise unfit(c, "use_tpu_fourier_optimizations", "the transform as products of matrices is not known here")
     hidden = c.count("hidden_size")
-    mixing = norm("mixing_norm", hidden, after=False)
+    mixing = norm("mixing_norm", hidden, part="norm")
     spec = encoder(c, task, attention=False, extra=mixing)
-    spec["outside"] = linear("projection", hidden, hidden, after=False, part="projection")
+    spec["outside"] = linear("projection", hidden, hidden, part="projection", rows=None)
     pooled = [*POOLED, "ForMaskedLM", "ForTokenClassification", "ForQuestionAnswering"]
     return topped(c, task, spec, pooled=pooled)
 
@@ -59,20 +47,20 @@ def luke(c: Config, task: Any) -> Spec:
     hidden, narrow, entities = spec["hidden"], c.count("entity_emb_size"), c.count("entity_vocab_size")
     tied = spec["tied_head"]
     outside = [
-        table("entities", entities, narrow, part="embedding"),
+        *table("entities", entities, narrow, part="embedding"),
         *([extra("entity_projection", hidden, narrow, part="projection", rows="none")] if narrow != hidden else []),
-        table("entity_positions", c.count("max_position_embeddings"), hidden),
-        table("entity_types", c.count("type_vocab_size"), hidden),
-        *norm("entity_norm", hidden, after=False),
+        *table("entity_positions", c.count("max_position_embeddings"), hidden, part="positions"),
+        *table("entity_types", c.count("type_vocab_size"), hidden, part="positions"),
+        *norm("entity_norm", hidden, part="norm"),
     ]
     if c.flag("use_entity_aware_attention", True):
-        more: Spec = {"part": "attention", "rows": "none", "after": False}
-        spec["extra"] = [each for name in ("w2e", "e2w", "e2e") for each in linear(f"{name}_query", hidden, hidden, **more)]
+        pairs = ("w2e", "e2w", "e2e")
+        spec["extra"] = [each for name in pairs for each in linear(f"{name}_query", hidden, hidden, part="attention")]
     if purpose(task) == "ForMaskedLM":
         # The words' head is never tied; the entities' is, to their table.
         outside += [
-            *linear("entity_dense", narrow, hidden, rows="none"),
-            *norm("entity_head_norm", narrow),
+            *linear("entity_dense", narrow, hidden, rows="none", after=True),
+            *norm("entity_head_norm", narrow, part="norm", after=True),
             *([] if tied else [extra("entity_head", entities, narrow, part="lm_head", rows="none", after=True)]),
             extra("entity_head_bias", entities, part="lm_head", after=True),
             *([] if tied else [extra("spare_head_bias", spec["vocab"], part="lm_head", after=True)]),
@@ -90,12 +78,12 @@ def roc_bert(c: Config, task: Any) -> Spec:
     hidden = spec["hidden"]
     sound, shape = c.count("pronunciation_embed_dim"), c.count("shape_embed_dim")
     outside = [
-        table("sounds", c.count("pronunciation_vocab_size"), sound, part="embedding"),
-        table("shapes", c.count("shape_vocab_size"), shape, part="embedding"),
+        *table("sounds", c.count("pronunciation_vocab_size"), sound, part="embedding"),
+        *table("shapes", c.count("shape_vocab_size"), shape, part="embedding"),
     ]
     if c.flag("concat_input", True):
         into = hidden + sound * c.flag("enable_pronunciation", True) + shape * c.flag("enable_shape", True)
-        outside += linear("map_inputs", hidden, into, after=False, part="projection")
+        outside += linear("map_inputs", hidden, into, part="projection", rows=None)
     return topped(c, task, {**spec, "outside": outside})
 
 
@@ -111,9 +99,9 @@ def xmod(c: Config, task: Any) -> Spec:
     if not 1 <= factor <= hidden:
         raise unfit(c, "adapter_reduction_factor", "it must be at least 1 and no more than the width")
     narrow = int(hidden // factor)
-    own = [*linear("adapter_down", narrow, hidden, after=False), *linear("adapter_up", hidden, narrow, after=False)]
+    own = [*linear("adapter_down", narrow, hidden, rows=None), *linear("adapter_up", hidden, narrow, rows=None)]
     others = [{**each, "name": f"other_{each['name']}", "copies": count - 1, "rows": "none"} for each in own]
-    gains = norm("adapter_norm", hidden, after=False) if c.flag("adapter_layer_norm") else []
+    gains = norm("adapter_norm", hidden, part="norm") if c.flag("adapter_layer_norm") else []
     spec = {**spec, "extra": [*spec.get("extra", ()), *own, *(others if count > 1 else []), *gains]}
     return topped(c, task, spec, pooled=("Model", "ForMultipleChoice"), dense=True)
 
@@ -124,7 +112,9 @@ def tapas(c: Config, task: Any) -> Spec:
     if not sizes or any(not 0 < size <= 10**8 for size in sizes):
         raise c.error("type_vocab_sizes", "allowed: a list of sizes")
     spec = encoder(c, task, token_types=None, type="encoder")
-    spec["outside"] = [table(f"token_types_{index}", size, spec["hidden"]) for index, size in enumerate(sizes)]
+    spec["outside"] = [
+        each for index, size in enumerate(sizes) for each in table(f"token_types_{index}", size, spec["hidden"], part="positions")
+    ]
     return topped(c, task, spec, known=("ForMaskedLM", "ForSequenceClassification"))
 
 
@@ -167,7 +157,7 @@ def convbert(c: Config, task: Any) -> Spec:
         raise unfit(c, "num_attention_heads", "heads must fill the width")
     head_dim, width = hidden // heads // 2, c.count("conv_kernel_size")
     inner = heads * head_dim
-    part: Spec = {"part": "attention", "after": False}
+    part: Spec = {"part": "attention", "rows": None}
     own = [
         extra("depthwise", hidden, width, part="attention"),
         extra("pointwise", inner, hidden, part="attention"),
@@ -181,8 +171,8 @@ def convbert(c: Config, task: Any) -> Spec:
     if narrow != hidden:
         spec["embedding_dim"] = narrow
     if use == "ForMultipleChoice":
-        spec["outside"] = linear("summary", hidden, hidden, rows="sequence") if c.flag("summary_use_proj") else []
-    head = norm("head_norm", narrow) if narrow != hidden else transform(spec)
+        spec["outside"] = linear("summary", hidden, hidden, rows="sequence", after=True) if c.flag("summary_use_proj") else []
+    head = norm("head_norm", narrow, part="norm", after=True) if narrow != hidden else transform(spec)
     return topped(c, task, spec, pooled=(), head=head, dense=True, spare_bias=False)
 
 
@@ -203,25 +193,25 @@ def mobilebert(c: Config, task: Any) -> Spec:
     types, ffn = spec.pop("token_types"), spec["ffn"]
     rest = wide - inner
     own = [
-        *linear("bottleneck_in", inner, wide, after=False),
-        *norm("bottleneck_in_norm", inner, after=False),
-        *linear("bottleneck_attention", inner, wide, after=False, part="attention"),
-        *norm("bottleneck_attention_norm", inner, after=False),
-        *linear("bottleneck_out", wide, inner, after=False),
-        *norm("bottleneck_out_norm", wide, after=False),
+        *linear("bottleneck_in", inner, wide, rows=None),
+        *norm("bottleneck_in_norm", inner, part="norm"),
+        *linear("bottleneck_attention", inner, wide, part="attention", rows=None),
+        *norm("bottleneck_attention_norm", inner, part="norm"),
+        *linear("bottleneck_out", wide, inner, rows=None),
+        *norm("bottleneck_out_norm", wide, part="norm"),
         *([extra("v_of_rest", inner, rest, part="attention")] if rest else []),
     ]
     for index in range(1, c.count("num_feedforward_networks", most=100)):
-        own += linear(f"up{index}", ffn, inner, after=False, part="ffn")
-        own += linear(f"down{index}", inner, ffn, after=False, part="ffn")
-        own += norm(f"ffn{index}_norm", inner, after=False)
+        own += linear(f"up{index}", ffn, inner, part="ffn", rows=None)
+        own += linear(f"down{index}", inner, ffn, part="ffn", rows=None)
+        own += norm(f"ffn{index}_norm", inner, part="norm")
     outside = [
-        table("positions", c.count("max_position_embeddings"), wide),
-        *([table("token_types", types, wide)] if types else []),
-        *linear("embedding_projection", wide, narrow * (3 if c.flag("trigram_input", True) else 1), after=False, part="projection"),
-        *norm("embedding_norm", wide, after=False),
+        *table("positions", c.count("max_position_embeddings"), wide, part="positions"),
+        *(table("token_types", types, wide, part="positions") if types else []),
+        *linear("embedding_projection", wide, narrow * (3 if c.flag("trigram_input", True) else 1), part="projection", rows=None),
+        *norm("embedding_norm", wide, part="norm"),
     ]
-    head = [*linear("head_dense", wide, wide, rows="logit"), *norm("head_norm", wide)]
+    head = [*linear("head_dense", wide, wide, rows="logit", after=True), *norm("head_norm", wide, part="norm", after=True)]
     if rest:
         head.append(extra("head_of_rest", spec["vocab"], rest, part="lm_head", rows="logit", after=True))
     spec = {**spec, "hidden": inner, "extra": own, "outside": outside}

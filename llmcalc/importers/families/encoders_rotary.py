@@ -5,20 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 from llmcalc.importers.config import Config
-from llmcalc.importers.families.heads import LANGUAGE, encoder, linear, norm, purpose, refused, table, topped, transform, unfit
-from llmcalc.importers.shape import Spec, biases, every, heads_of, layer_types
+from llmcalc.importers.families.heads import LANGUAGE, boxes, encoder, purpose, refused, topped, transform, unfit
+from llmcalc.importers.families.tensors import linear, norm, table
+from llmcalc.importers.shape import Spec, every, heads_of, layer_types, usual_biases
 
 
 def wide_head(spec: Spec, width: int) -> list[Spec]:
     """A head that is not as wide as the layers: a linear to its width, a norm, and its own matrix to the vocabulary."""
-    matrix: Spec = {"part": "lm_head", "rows": "logit"}
-    return [*transform(spec, width), *linear("lm_head", spec["vocab"], width, **matrix)]
+    return [*transform(spec, width), *linear("lm_head", spec["vocab"], width, part="lm_head", rows="logit", after=True)]
 
 
 def mpnet(c: Config, task: Any) -> Spec:
     """MPNet (Song et al. 2020): a table of relative positions for all layers beside the absolute ones."""
     spec = encoder(c, task, token_types=None)
-    spec["outside"] = [table("relative_bias", c.count("relative_attention_num_buckets"), spec["heads"])]
+    spec["outside"] = table("relative_bias", c.count("relative_attention_num_buckets"), spec["heads"], part="positions")
     return topped(c, task, spec, pooled=("Model", "ForMultipleChoice"), dense=True)
 
 
@@ -32,7 +32,7 @@ def esm(c: Config, task: Any) -> Spec:
         c, task, norm_placement="pre", token_types=None, embedding_norm=c.flag("emb_layer_norm_before"),
         positions=positions, type="encoder",
     )  # fmt: skip
-    spec["outside"] = linear("contacts", 1, spec["layers"] * spec["heads"], rows="none")
+    spec["outside"] = linear("contacts", 1, spec["layers"] * spec["heads"], rows="none", after=True)
     return topped(c, task, spec, pooled=("Model",), dense=True, spare_bias=False)
 
 
@@ -90,7 +90,7 @@ def jina_v3(c: Config, task: Any) -> Spec:
 
 def _llama(c: Config, task: Any, **more: Any) -> Spec:
     """Llama's layers, looking both ways."""
-    sides = biases(attention=c.flag("attention_bias"), ffn=c.flag("mlp_bias"))
+    sides = usual_biases(c)
     return encoder(
         c, task, positions="rotary", gated=True, biases=sides, norm="rmsnorm", norm_placement="pre", embedding_norm=False,
         token_types=None, head_bias=False, **heads_of(c), **more,
@@ -104,8 +104,8 @@ def eurobert(c: Config, task: Any) -> Spec:
     if purpose(task) == "ForSequenceClassification":
         rows = "token" if c.text("classifier_pooling") == "late" else "sequence"
         hidden = spec["hidden"]
-        dense = linear("classifier_dense", hidden, hidden, rows=rows)
-        outside = [*dense, *linear("classifier", task.labels, hidden, rows=rows)]
+        dense = linear("classifier_dense", hidden, hidden, rows=rows, after=True)
+        outside = [*dense, *linear("classifier", task.labels, hidden, rows=rows, after=True)]
         return {**spec, "head": False, "tied_head": None, "head_bias": None, "outside": outside}
     return topped(c, task, spec, pooled=(), head=[], spare_bias=False)
 
@@ -124,8 +124,8 @@ def ultrabert(c: Config, task: Any) -> Spec:
     spec["blocks"] = [{"window": window if kind == "sliding_attention" else None} for kind in kinds]
     narrow = c.count("prediction_head_size")
     head = [
-        *linear("head_down", narrow, hidden, bias=False, rows="logit"),
-        *linear("head_up", hidden, narrow, bias=False, rows="logit"),
+        *linear("head_down", narrow, hidden, bias=False, rows="logit", after=True),
+        *linear("head_up", hidden, narrow, bias=False, rows="logit", after=True),
     ]
     return topped(c, task, spec, pooled=(), head=head, spare_bias=False)
 
@@ -134,8 +134,8 @@ def esmc(c: Config, task: Any) -> Spec:
     """ESM C: Llama's layers with LayerNorm, another over all queries and over all keys; a head that is never tied."""
     spec = _llama(c, task)
     hidden = spec["hidden"]
-    gains = [*norm("q_norm", hidden, bias=False, after=False), *norm("k_norm", hidden, bias=False, after=False)]
-    outside = norm("final_norm", hidden, bias=False)
+    gains = [*norm("q_norm", hidden, bias=False, part="norm"), *norm("k_norm", hidden, bias=False, part="norm")]
+    outside = norm("final_norm", hidden, bias=False, part="norm", after=True)
     changes = {"norm": "layernorm", "extra": gains, "final_norm": False, "outside": outside, "tied_head": False, "head_bias": True}
     return topped(c, task, {**spec, **changes}, pooled=(), dense=True, spare_bias=False)
 
@@ -153,10 +153,10 @@ def roformer(c: Config, task: Any) -> Spec:
     """RoFormer (Su et al. 2021): rotary positions, whose sines are a table of parameters."""
     spec = encoder(c, task, positions="rotary")
     hidden, narrow = spec["hidden"], c.count("embedding_size", spec["hidden"])
-    spec["outside"] = [table("sines", c.count("max_position_embeddings"), hidden // spec["heads"])]
+    spec["outside"] = table("sines", c.count("max_position_embeddings"), hidden // spec["heads"], part="positions")
     if narrow != hidden:
         spec["embedding_dim"] = narrow
-    head = norm("head_norm", narrow) if narrow != hidden else transform(spec)
+    head = norm("head_norm", narrow, part="norm", after=True) if narrow != hidden else transform(spec)
     return topped(c, task, spec, pooled=(), head=head, dense=True)
 
 
@@ -170,7 +170,7 @@ def layoutlm(c: Config, task: Any) -> Spec:
     """LayoutLM: tables for the place of each word on the page."""
     spec = encoder(c, task)
     rows, hidden = c.count("max_2d_position_embeddings"), spec["hidden"]
-    spec["outside"] = [table(f"{name}_positions", rows, hidden) for name in ("x", "y", "height", "width")]
+    spec["outside"] = boxes(rows, hidden)
     if purpose(task) == "ForDocumentQuestionAnswering":
         task = task._replace(name="ForQuestionAnswering")
     pooled = ("Model", *LANGUAGE, "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from llmcalc.importers.config import Config
+from llmcalc.importers.families.tensors import linear, norm, table
 from llmcalc.importers.shape import Spec, extra
 
 POOLED = ("Model", "ForSequenceClassification", "ForMultipleChoice", "ForPreTraining", "ForNextSentencePrediction")
@@ -13,21 +14,9 @@ LANGUAGE = ("ForMaskedLM", "ForCausalLM", "ForPreTraining")
 SPARSE = "forward FLOPs count the whole square of attention, of which the model computes blocks alone"
 
 
-def linear(name: str, out: int, into: int, *, bias: bool = True, after: bool = True, **more: Any) -> list[Spec]:
-    """A matrix [out, into] outside of the layers (or in each, with ``after=False``), and its bias."""
-    place: Spec = {"after": after or None, "part": more.get("part")}
-    return [extra(name, out, into, **{**more, **place}), *([extra(f"{name}_bias", out, **place)] if bias else [])]
-
-
-def norm(name: str, width: int, *, bias: bool = True, after: bool = True) -> list[Spec]:
-    """The gain of a normalisation outside of the layers (or in each, with ``after=False``), and its bias."""
-    names = (name, f"{name}_bias") if bias else (name,)
-    return [extra(each, width, part="norm", after=after or None) for each in names]
-
-
-def table(name: str, rows: int, width: int, *, part: str = "positions", **more: Any) -> Spec:
-    """A table that rows are looked up in."""
-    return extra(name, rows, width, part=part, times=0, **more)
+def boxes(rows: int, width: int) -> list[Spec]:
+    """The tables for a word's place on the page."""
+    return [each for name in ("x", "y", "height", "width") for each in table(f"{name}_positions", rows, width, part="positions")]
 
 
 def purpose(task: Any) -> str:
@@ -84,13 +73,13 @@ def encoder(c: Config, task: Any, **more: Any) -> Spec:
 
 def idle_cross_attention(hidden: int, encoded: int, inner: int, *, bias: bool = True, norm_bias: bool = True) -> list[Spec]:
     """The weights of a decoder's cross-attention where it has no encoder beside it, and its norm."""
-    more: Spec = {"part": "cross_attention", "rows": "none", "bias": bias, "after": False}
+    more: Spec = {"part": "cross_attention", "bias": bias}
     return [
         *linear("cross_q", inner, hidden, **more),
         *linear("cross_k", inner, encoded, **more),
         *linear("cross_v", inner, encoded, **more),
         *linear("cross_o", hidden, inner, **more),
-        *norm("cross_norm", hidden, bias=norm_bias, after=False),
+        *norm("cross_norm", hidden, bias=norm_bias, part="norm"),
     ]
 
 
@@ -99,13 +88,16 @@ def pooler(spec: Spec, width: int | None = None) -> Spec:
     if spec.get("type") == "encoder" and width is None:
         return {"pooler": True}
     into = width or spec["hidden"]
-    return {"outside": [*spec.get("outside", ()), *linear("pooler", into, into, part="pooler", rows="sequence")]}
+    return {"outside": [*spec.get("outside", ()), *linear("pooler", into, into, part="pooler", rows="sequence", after=True)]}
 
 
 def transform(spec: Spec, width: int | None = None) -> list[Spec]:
     """BERT's linear and norm before the vocabulary's matrix."""
     width = width or spec["hidden"]
-    return [*linear("head_dense", width, spec["hidden"], rows="logit"), *norm("head_norm", width)]
+    return [
+        *linear("head_dense", width, spec["hidden"], rows="logit", after=True),
+        *norm("head_norm", width, part="norm", after=True),
+    ]
 
 
 def topped(
@@ -136,7 +128,7 @@ def topped(
         if spare_bias and spec["head_bias"] and not spec["tied_head"]:
             outside.append(extra("spare_head_bias", spec["vocab"], part="lm_head", after=True))
     if use in before:
-        outside += linear("classifier_dense", hidden, hidden, rows=rows)
+        outside += linear("classifier_dense", hidden, hidden, rows=rows, after=True)
     outputs = {
         "ForSequenceClassification": task.labels,
         "ForTokenClassification": task.labels,
@@ -146,7 +138,7 @@ def topped(
         "ForPreTraining": sentence,
     }.get(use)
     if outputs:
-        outside += linear("classifier", outputs, hidden, rows=rows)
+        outside += linear("classifier", outputs, hidden, rows=rows, after=True)
     if not spec["head"]:
         spec = {**spec, "tied_head": None, "head_bias": None}
     spec = {**spec, "outside": outside}

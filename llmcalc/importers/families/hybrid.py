@@ -6,7 +6,7 @@ from typing import Any
 
 from llmcalc.importers.config import MAX_LAYERS, Config
 from llmcalc.importers.families.recurrent import inner_width, kinds, mamba2_mixer, mamba2_named, mamba_mixer
-from llmcalc.importers.shape import Spec, biases, by_type, decoder, every, extra, heads_of
+from llmcalc.importers.shape import Spec, biases, by_type, decoder, every, extra, heads_of, usual_biases
 
 
 def jamba(c: Config, _: Any) -> Spec:
@@ -33,7 +33,7 @@ def bamba(c: Config, _: Any) -> Spec:
     """Bamba: Mamba-2 layers, and attention where the config says."""
     attends = c.chosen("attn_layer_indices")
     mixer = mamba2_mixer(c)
-    spec = decoder(c, biases=biases(attention=c.flag("attention_bias"), ffn=c.flag("mlp_bias")))
+    spec = decoder(c, biases=usual_biases(c))
     return {**spec, "blocks": [{} if index in attends else {"recurrent": mixer} for index in range(spec["layers"])]}
 
 
@@ -46,8 +46,7 @@ def falcon_h1(c: Config, _: Any) -> Spec:
     projected = 2 * width + 2 * mixer["groups"] * mixer["state"] + mixer["heads"]
     lone = [extra("in.bias", projected, part="recurrent")] if into and not out else []
     lone += [extra("out.bias", hidden, part="recurrent")] if out and not into else []
-    said = biases(attention=c.flag("attention_bias"), ffn=c.flag("mlp_bias"))
-    return decoder(c, attention=True, recurrent=mixer, biases=said, extra=lone)
+    return decoder(c, attention=True, recurrent=mixer, biases=usual_biases(c), extra=lone)
 
 
 _NEMOTRON = {"M": "linear_attention", "E": "moe", "*": "full_attention", "-": "mlp"}

@@ -179,8 +179,18 @@ def kimi_layers(c: Config, types: list[str], dense: list[str], mixer: Spec, **at
     }  # fmt: skip
 
 
-def _first_dense(c: Config, depth: int, first: int) -> list[str]:
+def first_dense(c: Config, depth: int, first: int) -> list[str]:
+    """The kind of FFN of each layer as the config lists them, else dense in the first ones."""
     return c.each("mlp_layer_types", depth) or ["dense" if index < first else "sparse" for index in range(depth)]
+
+
+def kimi_delta(c: Config, older: Config) -> Spec:
+    """Kimi's delta attention with decays of low rank; ``older`` is the part of the config that first files have for it."""
+    head_dim = older.count("head_dim", c.count("linear_head_dim"))
+    return {
+        "type": "kimi-delta", "heads": older.count("num_heads", c.count("linear_num_heads")), "head_dim": head_dim,
+        "rank": head_dim, "conv": older.count("short_conv_kernel_size", c.count("linear_conv_kernel_dim")), "chunk": CHUNK,
+    }  # fmt: skip
 
 
 def kimi_linear(c: Config, _: Any) -> Spec:
@@ -193,13 +203,8 @@ def kimi_linear(c: Config, _: Any) -> Spec:
         if sorted(full + rest) != list(range(depth)):
             raise c.error("linear_attn_config", f"full_attn_layers and kda_layers are not the {depth} layers, each once")
         usual = ["full_attention" if index in full else "linear_attention" for index in range(depth)]
-    head_dim = old.count("head_dim", c.count("linear_head_dim"))
-    mixer = {
-        "type": "kimi-delta", "heads": old.count("num_heads", c.count("linear_num_heads")), "head_dim": head_dim, "rank": head_dim,
-        "conv": old.count("short_conv_kernel_size", c.count("linear_conv_kernel_dim")), "chunk": CHUNK,
-    }  # fmt: skip
-    dense = _first_dense(c, depth, c.count("first_k_dense_replace", 1, least=0))
-    return {**kimi_layers(c, kinds(c, depth, usual), dense, mixer, q_rank=c.maybe("q_lora_rank")), "positions": "none"}
+    dense = first_dense(c, depth, c.count("first_k_dense_replace", 1, least=0))
+    return {**kimi_layers(c, kinds(c, depth, usual), dense, kimi_delta(c, old), q_rank=c.maybe("q_lora_rank")), "positions": "none"}
 
 
 def bailing_hybrid(c: Config, _: Any) -> Spec:
@@ -211,7 +216,7 @@ def bailing_hybrid(c: Config, _: Any) -> Spec:
         "head_dim": c.count("linear_head_dim", c.count("head_dim")),
         "conv": c.count("linear_conv_kernel_dim", c.count("short_conv_kernel_size")), "chunk": CHUNK,
     }  # fmt: skip
-    dense = _first_dense(c, depth, c.count("first_k_dense_replace", least=0))
+    dense = first_dense(c, depth, c.count("first_k_dense_replace", least=0))
     return kimi_layers(c, kinds(c, depth, usual), dense, mixer, output_gate="head")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from llmcalc.importers.config import Config
-from llmcalc.importers.families.hybrid_linear import CHUNK, delta_net, gated_attention, kimi_layers, qwen_mixture
+from llmcalc.importers.families.hybrid_linear import delta_net, first_dense, gated_attention, kimi_delta, kimi_layers, qwen_mixture
 from llmcalc.importers.families.recurrent import kinds
 from llmcalc.importers.shape import Spec, by_type, decoder, every, extra
 
@@ -42,18 +42,13 @@ def _glm_indexes(c: Config, depth: int) -> list[bool]:
 
 def glm5_next_text(c: Config, _: Any) -> Spec:
     """The text model of GLM-5.3: Kimi's delta attention, sparse MLA without positions, four residual streams."""
-    depth, hidden, old = c.layers(), c.count("hidden_size"), c.sub("linear_attn_config")
+    depth, hidden = c.layers(), c.count("hidden_size")
     if c.count("qk_rope_head_dim", least=0):
         raise c.error("qk_rope_head_dim", "not 0; this attention has no positions")
     usual = every(depth, 4, "linear_attention", "indexed_attention")
     types = ["full_attention" if kind == "indexed_attention" else kind for kind in kinds(c, depth, usual)]
-    dense = c.each("mlp_layer_types", depth) or ["dense" if index < 3 else "sparse" for index in range(depth)]
-    head_dim = old.count("head_dim", c.count("linear_head_dim"))
-    mixer = {
-        "type": "kimi-delta", "heads": old.count("num_heads", c.count("linear_num_heads")), "head_dim": head_dim, "rank": head_dim,
-        "conv": old.count("short_conv_kernel_size", c.count("linear_conv_kernel_dim")), "chunk": CHUNK,
-    }  # fmt: skip
-    spec = kimi_layers(c, types, dense, mixer, q_rank=c.count("q_lora_rank"))
+    mixer = kimi_delta(c, c.sub("linear_attn_config"))
+    spec = kimi_layers(c, types, first_dense(c, depth, 3), mixer, q_rank=c.count("q_lora_rank"))
     index = {
         "heads": c.count("index_n_heads"), "dim": c.count("index_head_dim"), "top_k": c.count("index_topk"), "type": "pools",
         "pool": c.count("index_kpool"),

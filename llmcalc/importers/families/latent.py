@@ -111,6 +111,25 @@ def longcat_flash(c: Config, _: Any) -> Spec:
     }
 
 
+def _hyper(name: str, rows: int, into: int, scales: int, **more: Any) -> list[Spec]:
+    """A matrix over all streams of the residual, a base of as many rows, and scales."""
+    return [
+        extra(f"{name}_hyper", rows, into, part="other", **more),
+        extra(f"{name}_hyper_base", rows, part="other", **more),
+        extra(f"{name}_hyper_scale", scales, part="other", **more),
+    ]
+
+
+def hyper_connections(hidden: int, streams: int, rows: int, scales: int) -> list[Spec]:
+    """What mixes the streams of the residual before and after each sub-layer."""
+    return [tensor for place in ("attention", "ffn") for tensor in _hyper(place, rows, streams * hidden, scales)]
+
+
+def hyper_head(hidden: int, streams: int) -> list[Spec]:
+    """What makes one stream of all before the head."""
+    return _hyper("head", streams, streams * hidden, 1, after=True)
+
+
 def deepseek_v4(c: Config, _: Any) -> Spec:
     """DeepSeek-V4: one key that is also the value, grouped output projections, compressed context, hyper-connections.
 
@@ -121,7 +140,6 @@ def deepseek_v4(c: Config, _: Any) -> Spec:
     streams, layers, vocab = c.count("hc_mult"), c.layers(), c.count("vocab_size")
     top_k, count = c.count("num_experts_per_tok"), c.count("n_routed_experts")
     rates = c.get("compress_rates", {})
-    mixed = streams * (2 + streams)
     moe: Spec = trimmed(
         {
             "experts": count,
@@ -140,15 +158,7 @@ def deepseek_v4(c: Config, _: Any) -> Spec:
         extra("o_a", groups * o_rank, heads * dim // groups, part="attention"),
         extra("o_b", hidden, groups * o_rank, part="attention"),
         extra("sinks", heads, part="attention"),
-        *(
-            tensor
-            for place in ("attention", "ffn")
-            for tensor in (
-                extra(f"{place}_hyper", mixed, streams * hidden, part="other"),
-                extra(f"{place}_hyper_base", mixed, part="other"),
-                extra(f"{place}_hyper_scale", 3, part="other"),
-            )
-        ),
+        *hyper_connections(hidden, streams, streams * (2 + streams), 3),
     ]
 
     def compressor(rate: int, width: int) -> list[Spec]:
@@ -202,11 +212,6 @@ def deepseek_v4(c: Config, _: Any) -> Spec:
         # Layers that route by a hash of the token have a fixed table in place of a correction bias.
         mixture = moe if router == "hash_moe" else {**moe, "correction_bias": "buffer"}
         blocks.append({"moe": mixture, "extra": [*attention, *own[kind]]})
-    head = [
-        extra("head_hyper", streams, streams * hidden, part="other", after=True),
-        extra("head_hyper_base", streams, part="other", after=True),
-        extra("head_hyper_scale", 1, part="other", after=True),
-    ]
     return {
         "layers": layers,
         "hidden": hidden,
@@ -217,7 +222,7 @@ def deepseek_v4(c: Config, _: Any) -> Spec:
         "tied_head": c.flag("tie_word_embeddings"),
         "unknown_cache": "DeepSeek-V4 keeps a compressed context whose layout in a cache is not established here",
         "blocks": blocks,
-        "outside": head,
+        "outside": hyper_head(hidden, streams),
     }
 
 

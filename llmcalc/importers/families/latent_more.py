@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from llmcalc.importers.config import Config
-from llmcalc.importers.families.latent import indexed, latent_decoder
+from llmcalc.importers.families.latent import hyper_connections, hyper_head, indexed, latent_decoder
 from llmcalc.importers.families.mixture import after, both, routed, sparse_layers
 from llmcalc.importers.shape import Spec, biases, by_type, extra, layer_types, trimmed
 
@@ -53,19 +53,6 @@ def axk2(c: Config, task: Any) -> Spec:
     return {**spec, "blocks": [{**block, "extra": [*wide, *(gated("ffn") if block else [])]} for block in sparse]}
 
 
-def hyper_connections(hidden: int, streams: int, rows: int, scales: int) -> list[Spec]:
-    """What mixes the streams of the residual before and after each sub-layer."""
-    return [
-        tensor
-        for place in ("attention", "ffn")
-        for tensor in (
-            extra(f"{place}_hyper", rows, streams * hidden, part="other"),
-            extra(f"{place}_hyper_base", rows, part="other"),
-            extra(f"{place}_hyper_scale", scales, part="other"),
-        )
-    ]
-
-
 def hy_v4(c: Config, task: Any) -> Spec:
     """Hunyuan 4: an index that most layers reuse, a gate and sinks on the attention, several streams of the residual."""
     spec, streams = indexed(c, task), c.count("hc_mult")
@@ -73,17 +60,12 @@ def hy_v4(c: Config, task: Any) -> Spec:
     usual = ["full" if i == 0 or (i - 1) % 4 == 0 else "shared" for i in range(layers)]
     types = layer_types(c, layers, usual, "indexer_types")
     own = by_type(types, {"full": {"index": index}, "shared": {}}, c, "indexer_types")
-    head = [
-        extra("head_hyper", streams, streams * hidden, part="other", after=True),
-        extra("head_hyper_base", streams, part="other", after=True),
-        extra("head_hyper_scale", 1, part="other", after=True),
-    ]
     return {
         **spec,
         "sinks": True,
         "output_gate": "full",
         "extra": hyper_connections(hidden, streams, 2 * streams, 2),
-        "outside": head,
+        "outside": hyper_head(hidden, streams),
         "blocks": both(sparse_layers(c, after(layers, 1), routed(c)), own),
     }
 

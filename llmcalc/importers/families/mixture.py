@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from llmcalc.importers.config import Config
-from llmcalc.importers.families.dense import windows
+from llmcalc.importers.families.dense import pattern_period, rotated_layers, shorter_window, used_window, windows
 from llmcalc.importers.shape import Spec, biases, decoder, every, trimmed
 
 
@@ -43,12 +43,11 @@ def mixtral(c: Config, _: Any) -> Spec:
 
 def phimoe(c: Config, _: Any) -> Spec:
     """Phi-3.5-MoE: LayerNorm, biases on the attention and the head; a window no shorter than the context is none."""
-    window, context = c.maybe("sliding_window"), c.maybe("max_position_embeddings")
     return decoder(
         c,
         ffn=None,
         norm="layernorm",
-        window=None if window is None or (context and window >= context) else window,
+        window=shorter_window(c),
         moe=experts(c, c.count("intermediate_size"), count="num_local_experts"),
         biases=biases(attention=c.flag("attention_bias")),
         head_bias=c.flag("lm_head_bias"),
@@ -65,7 +64,7 @@ def _qwen_moe(c: Config, **more: Any) -> list[Spec]:
 def qwen2_moe(c: Config, _: Any) -> Spec:
     """Qwen1.5-MoE and Qwen2-57B-A14B: a shared expert behind a gate."""
     sparse = _qwen_moe(c, shared_ffn=c.count("shared_expert_intermediate_size"), shared_gate=True)
-    layers, window = c.layers(), c.maybe("sliding_window") if c.flag("use_sliding_window") else None
+    layers, window = c.layers(), used_window(c)
     first = c.count("max_window_layers", layers, least=0)
     # Other than Qwen 2's, this class has windows in every other layer, and in the first ones.
     usual = ["sliding_attention" if window and index % 2 == 0 and index < first else "full_attention" for index in range(layers)]
@@ -74,9 +73,8 @@ def qwen2_moe(c: Config, _: Any) -> Spec:
 
 def qwen3_moe(c: Config, _: Any) -> Spec:
     """Qwen 3's mixtures: no shared expert, a norm on each head."""
-    window = c.maybe("sliding_window") if c.flag("use_sliding_window") else None
     spec = decoder(c, qk_norm="head", biases=biases(attention=c.flag("attention_bias")))
-    return {**spec, "blocks": both(_qwen_moe(c), [{"window": window}] * spec["layers"])}
+    return {**spec, "blocks": both(_qwen_moe(c), [{"window": used_window(c)}] * spec["layers"])}
 
 
 def olmoe(c: Config, _: Any) -> Spec:
@@ -212,9 +210,8 @@ def afmoe(c: Config, _: Any) -> Spec:
 def exaone_moe(c: Config, _: Any) -> Spec:
     """K-EXAONE: windows in three layers of four, DeepSeek's mixture after the first layers."""
     spec = decoder(c, qk_norm="head")
-    layers, pattern = spec["layers"], c.get("sliding_window_pattern")
-    period = pattern if isinstance(pattern, int) else len(pattern or "") if isinstance(pattern, str) else 0
-    usual = every(layers, period, "sliding_attention", "full_attention")
+    layers = spec["layers"]
+    usual = every(layers, pattern_period(c), "sliding_attention", "full_attention")
     shared = c.count("num_shared_experts", 0, least=0)
     moe = experts(c, c.count("moe_intermediate_size"), shared=shared, correction_bias="buffer")
     dense = c.count("first_k_dense_replace", 1, least=0)
@@ -254,8 +251,7 @@ def mimo_v2_flash(c: Config, _: Any) -> Spec:
 def llama4_text(c: Config, _: Any) -> Spec:
     """Llama 4: chunks of attention in three layers of four, one shared expert beside each mixture."""
     layers, chunk = c.layers(), c.maybe("attention_chunk_size")
-    rotated = c.each("no_rope_layers", layers, int) or every(layers, c.count("no_rope_layer_interval", 4), 1, 0)
-    usual = ["chunked_attention" if rope else "full_attention" for rope in rotated]
+    usual = ["chunked_attention" if rope else "full_attention" for rope in rotated_layers(c, layers)]
     types = c.each("layer_types", layers) or usual
     step = c.count("interleave_moe_layer_step", 1, least=0)
     moe_at = set(c.chosen("moe_layers") if c.says("moe_layers") else range(step - 1, layers, step) if step else ())

@@ -7,7 +7,7 @@ from typing import Any
 from llmcalc.importers.config import Config
 from llmcalc.importers.families.dense import windows
 from llmcalc.importers.families.mixture import after, both, experts, sparse_layers
-from llmcalc.importers.shape import Spec, biases, by_type, decoder, every, extra, layer_types
+from llmcalc.importers.shape import Spec, biases, by_type, decoder, every, extra, layer_types, usual_biases
 
 
 def gate_of(c: Config) -> str:
@@ -44,8 +44,7 @@ def mellum(c: Config, _: Any) -> Spec:
 
 def hy_v3(c: Config, _: Any) -> Spec:
     """Hunyuan 3: DeepSeek's mixture under grouped queries, the first layer dense."""
-    attention, feed = c.flag("attention_bias"), c.flag("mlp_bias")
-    spec = decoder(c, qk_norm="head", biases=biases(attention=attention, ffn=feed))
+    spec = decoder(c, qk_norm="head", biases=usual_biases(c))
     shared = c.count("num_shared_experts", 0, least=0)
     moe = experts(c, c.count("moe_intermediate_size"), shared=shared, correction_bias="buffer")
     return {**spec, "blocks": sparse_layers(c, after(spec["layers"], 1), moe)}
@@ -115,8 +114,7 @@ def beam(c: Config, _: Any) -> Spec:
 
 def step3p5(c: Config, _: Any) -> Spec:
     """Step 3.5: gated attention, windows with a number of heads of their own, one shared expert beside each mixture."""
-    attention, feed = c.flag("attention_bias"), c.flag("mlp_bias")
-    spec = decoder(c, qk_norm="head", output_gate=gate_of(c), biases=biases(attention=attention, ffn=feed))
+    spec = decoder(c, qk_norm="head", output_gate=gate_of(c), biases=usual_biases(c))
     layers = spec["layers"]
     other = c.get("attention_other_setting") or {}
     heads = c.maybe("num_sliding_attention_heads") or (

@@ -9,7 +9,7 @@ from llmcalc.importers import families
 from llmcalc.importers.config import Config
 from llmcalc.importers.families.classic import falcon
 from llmcalc.importers.families.remote import adopt
-from llmcalc.importers.shape import Spec, biases, decoder, extra
+from llmcalc.importers.shape import Spec, decoder, extra, usual_biases
 
 GPT = {
     "hidden_size": "n_embd", "num_hidden_layers": "n_layer", "num_attention_heads": "n_head",
@@ -133,8 +133,7 @@ def nemotron_nas(c: Config, _: Any) -> Spec:
         if not feed.flag("no_op"):
             ffn = feed.maybe("intermediate_size") or _wide(feed, hidden)
         blocks.append({**own, "ffn": ffn})
-    bias = biases(attention=c.flag("attention_bias"), ffn=c.flag("mlp_bias"))
-    return decoder(c, heads=heads, kv_heads=None, ffn=None, head_dim=c.maybe("head_dim"), biases=bias, blocks=blocks)
+    return decoder(c, heads=heads, kv_heads=None, ffn=None, head_dim=c.maybe("head_dim"), biases=usual_biases(c), blocks=blocks)
 
 
 def deci(c: Config, _: Any) -> Spec:

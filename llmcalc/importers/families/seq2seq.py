@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from llmcalc.importers.config import Config
-from llmcalc.importers.families.heads import SPARSE, linear, refused, table
+from llmcalc.importers.families.heads import SPARSE, refused
+from llmcalc.importers.families.tensors import linear, table
 from llmcalc.importers.shape import Spec, trimmed
 
 SEQ2SEQ = ("ForSeq2SeqLM", "ForPreTraining", "ForConditionalGeneration")
@@ -25,12 +26,12 @@ def finished(c: Config, task: Any, spec: Spec, *, encoder_alone: tuple[str, ...]
         outside = [{**each, "rows": None} for each in spec["encoder"].get("outside", ())]
         spec = {**spec, **encoder, "type": "encoder", "encoder": None}
         if use == "ForTokenClassification":
-            outside += linear("classifier", task.labels, hidden)
+            outside += linear("classifier", task.labels, hidden, rows=None, after=True)
     elif use == "ForSequenceClassification":
-        outside += linear("classifier_dense", hidden, hidden, rows="sequence")
-        outside += linear("classifier", task.labels, hidden, rows="sequence")
+        outside += linear("classifier_dense", hidden, hidden, rows="sequence", after=True)
+        outside += linear("classifier", task.labels, hidden, rows="sequence", after=True)
     elif use == "ForQuestionAnswering":
-        outside += linear("classifier", labels or task.labels, hidden)
+        outside += linear("classifier", labels or task.labels, hidden, rows=None, after=True)
     head = use in SEQ2SEQ
     if not head:
         spec = {**spec, "tied_head": None, "head_bias": None}
@@ -41,7 +42,8 @@ def apart(spec: Spec) -> Spec:
     """Where nothing is tied, each stack has a token table of its own, and the one they would share stands unused."""
     if spec["tied_head"]:
         return spec
-    own = [table(f"{name}_embedding", spec["vocab"], spec["hidden"], part="embedding") for name in ("encoder", "decoder")]
+    shape = spec["vocab"], spec["hidden"]
+    own = [*table("encoder_embedding", *shape, part="embedding"), *table("decoder_embedding", *shape, part="embedding")]
     return {**spec, "outside": [*spec.get("outside", ()), *own]}
 
 
@@ -76,7 +78,7 @@ def t5(c: Config, task: Any) -> Spec:
 def umt5(c: Config, task: Any) -> Spec:
     """UMT5: a table of relative positions in every layer."""
     buckets, heads = c.count("relative_attention_num_buckets"), c.count("num_heads")
-    own = [table("relative_bias", buckets, heads)]
+    own = table("relative_bias", buckets, heads, part="positions")
     spec = _t5(c, positions="none", relative_buckets=None, extra=own)
     return finished(c, task, spec, encoder_alone=("ForTextEncoding", "ForTokenClassification"))
 
@@ -90,7 +92,7 @@ def longt5(c: Config, task: Any) -> Spec:
     encoder: Spec = {**spec["encoder"], "window": 2 * c.count("local_radius") + 1}
     if kind == "transient-global":
         hidden = spec["hidden"]
-        encoder["outside"] = [table("global_relative_bias", spec["relative_buckets"], spec["heads"])]
+        encoder["outside"] = table("global_relative_bias", spec["relative_buckets"], spec["heads"], part="positions")
         encoder["extra"] = [{"name": "global_norm", "shape": [hidden], "part": "norm"}]
     return finished(c, task, {**spec, "encoder": encoder, "note": SPARSE})
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from llmcalc.importers.config import Config
-from llmcalc.importers.families.heads import SPARSE, idle_cross_attention, linear, norm, table, unfit
+from llmcalc.importers.families.heads import SPARSE, idle_cross_attention, unfit
 from llmcalc.importers.families.seq2seq import SEQ2SEQ, apart, finished
 from llmcalc.importers.families.seq2seq_bart import POST, PRE, both, classes
+from llmcalc.importers.families.tensors import linear, norm, table
 from llmcalc.importers.shape import Spec, extra
 
 
@@ -19,7 +20,7 @@ def two_vocabularies(task: Any, spec: Spec, rows: int, *, tied: bool) -> Spec:
     name = "lm_head" if tied and head else "decoder_embedding"
     outside = [*spec.get("outside", ()), extra(name, rows, hidden, part="embedding", after=True, **use)]
     if head and not tied:
-        outside += linear("lm_head", rows, hidden, bias=False, part="lm_head", rows="logit")
+        outside += linear("lm_head", rows, hidden, bias=False, part="lm_head", rows="logit", after=True)
     return {**spec, "tied_head": None, "head": False, "outside": outside}
 
 
@@ -48,7 +49,7 @@ def fsmt(c: Config, task: Any) -> Spec:
         return {**spec, "head": True, "tied_head": True}
     spec = two_vocabularies(task, spec, target, tied=False)
     if task.name not in SEQ2SEQ:
-        spec["outside"] += linear("lm_head", target, spec["hidden"], bias=False, part="lm_head", rows="logit")
+        spec["outside"] += linear("lm_head", target, spec["hidden"], bias=False, part="lm_head", rows="logit", after=True)
     return spec
 
 
@@ -56,7 +57,7 @@ def led(c: Config, task: Any) -> Spec:
     """LED: BART behind Longformer's encoder, with tables of positions of different length."""
     hidden = c.count("d_model")
     rows = c.count("max_decoder_position_embeddings")
-    own = [table("positions", rows, hidden)]
+    own = table("positions", rows, hidden, part="positions")
     spec = both(c, context=rows, positions="none", outside=own, **POST)
     encoder = spec["encoder"]
     depth = encoder["layers"]
@@ -64,7 +65,7 @@ def led(c: Config, task: Any) -> Spec:
     windows = c.each("attention_window", depth, int) if isinstance(said, list) else [c.count("attention_window")] * depth
     encoder["blocks"] = [{"window": window} for window in windows or ()]
     encoder["global_attention"] = True
-    encoder["outside"] = [table("positions", c.count("max_encoder_position_embeddings"), hidden)]
+    encoder["outside"] = table("positions", c.count("max_encoder_position_embeddings"), hidden, part="positions")
     spec = {**spec, "global_attention": False, "note": SPARSE}
     return finished(c, task, apart(spec), labels=2)
 
@@ -80,8 +81,8 @@ def pegasus_x(c: Config, task: Any) -> Spec:
     """Pegasus-X: an encoder of blocks beside global tokens, no biases in attention."""
     hidden = c.count("d_model")
     spec = both(c, positions="sinusoidal", biases=["ffn"], **PRE)
-    spec["encoder"]["outside"] = [table("global_embedding", c.count("num_global_tokens"), hidden, part="other")]
-    spec["encoder"]["extra"] = norm("global_norm", hidden, after=False)
+    spec["encoder"]["outside"] = table("global_embedding", c.count("num_global_tokens"), hidden, part="other")
+    spec["encoder"]["extra"] = norm("global_norm", hidden, part="norm")
     spec["encoder"]["window"] = c.count("block_size")
     spec["note"] = SPARSE + "; global tokens are left out"
     return finished(c, task, apart(spec))
@@ -139,15 +140,14 @@ def prophetnet(c: Config, task: Any) -> Spec:
     }
     wide, copies = c.count("num_buckets") * heads, spec["layers"]
     spec["outside"] = [
-        table("streams", streams, hidden, part="embedding"),
-        extra("relative_buckets", wide, hidden, part="attention", copies=copies),
-        extra("relative_buckets_bias", wide, part="attention", copies=copies),
+        *table("streams", streams, hidden, part="embedding"),
+        *linear("relative_buckets", wide, hidden, part="attention", rows=None, copies=copies),
     ]
     spec["note"] = "forward FLOPs count one stream of the decoder; it computes one more for each token that it looks ahead"
     if task.name == "ForCausalLM":
         idle = idle_cross_attention(hidden, hidden, hidden) if c.flag("add_cross_attention", True) else []
         if not spec["tied_head"]:
-            spec["outside"].append(table("unused_embedding", spec["vocab"], hidden, part="embedding"))
+            spec["outside"] += table("unused_embedding", spec["vocab"], hidden, part="embedding")
         return {**spec, "type": "decoder", "encoder": None, "extra": idle, "head": True}
     if not c.flag("add_cross_attention", True):
         raise unfit(c, "add_cross_attention", "a decoder that does not see its encoder is not known here")

@@ -6,9 +6,10 @@ from typing import Any
 
 from llmcalc.importers.config import Config
 from llmcalc.importers.families import encoders, encoders_rotary
-from llmcalc.importers.families.heads import linear, norm, refused, table
+from llmcalc.importers.families.heads import refused
 from llmcalc.importers.families.seq2seq import SEQ2SEQ, finished
 from llmcalc.importers.families.seq2seq_more import two_vocabularies
+from llmcalc.importers.families.tensors import linear, norm, table
 from llmcalc.importers.shape import Spec, biases, decoder, every, layer_types, trimmed
 
 JOINED = {name: {**encoders.FAMILIES, **encoders_rotary.FAMILIES}[name] for name in (
@@ -23,9 +24,9 @@ def _front(spec: Spec) -> list[Spec]:
     hidden = spec["hidden"]
     types = spec.get("token_types")
     return [
-        table("positions", spec.get("position_rows") or spec["context"], hidden),
-        *([table("token_types", types, hidden)] if types else []),
-        *(norm("embedding_norm", hidden, after=False) if spec.get("embedding_norm") else []),
+        *table("positions", spec.get("position_rows") or spec["context"], hidden, part="positions"),
+        *(table("token_types", types, hidden, part="positions") if types else []),
+        *(norm("embedding_norm", hidden, part="norm") if spec.get("embedding_norm") else []),
     ]
 
 
@@ -48,10 +49,10 @@ def encoder_decoder(c: Config, task: Any) -> Spec:
     outside = [each for each in second.get("outside", ()) if not each["name"].startswith("cross_")]
     encoder = {key: first[key] for key in LAYERS if key in first}
     encoder["outside"] = [
-        table("encoder_embedding", first["vocab"], seen, part="embedding"),
+        *table("encoder_embedding", first["vocab"], seen, part="embedding"),
         *_front(first),
         *first.get("outside", ()),
-        *(linear("pooler", seen, seen, part="pooler", rows="sequence") if first.get("pooler") else []),
+        *(linear("pooler", seen, seen, part="pooler", rows="sequence", after=True) if first.get("pooler") else []),
     ]
     if seen != own:
         if behind.maybe("cross_attention_hidden_size") is not None:
@@ -79,7 +80,7 @@ def t5gemma(c: Config, task: Any) -> Spec:
     first, second = _gemma(c.sub("encoder")), _gemma(c.sub("decoder"))
     outer = ("vocab", "context", "tied_head")
     encoder = {key: value for key, value in first.items() if key not in outer}
-    encoder["outside"] = [table("encoder_embedding", first["vocab"], first["hidden"], part="embedding")]
+    encoder["outside"] = table("encoder_embedding", first["vocab"], first["hidden"], part="embedding")
     if task.name not in (*SEQ2SEQ, "Model", "ForTextEncoding"):
         raise refused(c, task)
     if task.name == "ForTextEncoding":

@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from llmcalc.importers.config import Config
-from llmcalc.importers.families.heads import norm, refused, table, unfit
+from llmcalc.importers.families.heads import refused, unfit
 from llmcalc.importers.families.seq2seq import finished
 from llmcalc.importers.families.seq2seq_bart import PRE, both, decoder_alone
-from llmcalc.importers.shape import Spec, biases, extra
+from llmcalc.importers.families.tensors import conv, norm, table
+from llmcalc.importers.shape import Spec, biases
 
 
 def convolution(name: str, out: int, into: int, width: int, *, times: int = 1, bias: bool = True) -> list[Spec]:
     """A convolution over time before the layers; ``times`` its outputs for each token that the encoder sees."""
-    kernel = extra(name, out, into, width, part="other", times=times)
-    return [kernel, *([extra(f"{name}_bias", out, part="other")] if bias else [])]
+    return conv(name, out, into, width, bias=bias, rows=None, times=times, part="other")
 
 
 def whisper(c: Config, task: Any) -> Spec:
@@ -24,16 +24,16 @@ def whisper(c: Config, task: Any) -> Spec:
     """
     hidden = c.count("d_model")
     target = c.count("max_target_positions")
-    own = [table("positions", target, hidden)]
+    own = table("positions", target, hidden, part="positions")
     spec = both(c, context=target, biases=["q", "v", "o", "ffn"], positions="none", outside=own, **PRE)
     spec["encoder"]["outside"] = [
         *convolution("conv1", hidden, c.count("num_mel_bins"), 3, times=2),
         *convolution("conv2", hidden, hidden, 3),
-        table("positions", c.count("max_source_positions"), hidden),
+        *table("positions", c.count("max_source_positions"), hidden, part="positions"),
     ]
     if task.name == "ForCausalLM":
         alone = decoder_alone(spec)
-        alone["extra"] = [each for each in alone["extra"] if each["name"] != "cross_k_bias"]
+        alone["extra"] = [each for each in alone["extra"] if each["name"] != "cross_k.bias"]
         return {**alone, "head": True}
     if task.name == "ForAudioClassification":
         raise refused(c, task)
@@ -76,7 +76,7 @@ def moonshine(c: Config, task: Any) -> Spec:
         *convolution("conv1", hidden, 1, 127, times=6, bias=False),
         *convolution("conv2", 2 * hidden, hidden, 7, times=2),
         *convolution("conv3", hidden, 2 * hidden, 3),
-        *norm("conv_norm", hidden, after=False),
+        *norm("conv_norm", hidden, part="norm"),
     ]
     sides = biases(qkv=c.flag("attention_bias"), ffn=True)
     spec = {

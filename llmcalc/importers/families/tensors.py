@@ -1,7 +1,8 @@
 """Tensors that stand outside of layers, or in layers no other field can say: linears, norms, convolutions, whole blocks.
 
-Each function gives a list of ``extra`` entries. ``rows`` says what a matrix is multiplied by; unless said it is nothing, so that
-the tensor counts as parameters and adds no FLOPs.
+Each function gives a list of ``extra`` entries. ``rows`` says what a matrix is multiplied by, and ``times`` how often by each;
+unless said it is nothing, so that the tensor counts as parameters and adds no FLOPs, and with None every token of its stack.
+Further arguments (``part``, ``copies``, ``after`` the layers) hold for a bias too.
 """
 
 from __future__ import annotations
@@ -14,14 +15,20 @@ from llmcalc.importers.shape import Spec, extra
 Tensors = list[Spec]
 
 
-def linear(name: str, out: int, into: int, *, bias: bool = True, rows: str = "none", **more: Any) -> Tensors:
+def linear(
+    name: str, out: int, into: int, *, bias: bool = True, rows: str | None = "none", times: int | None = None, **more: Any
+) -> Tensors:
     """A matrix and its bias."""
-    return [extra(name, out, into, rows=rows, **more), *([extra(f"{name}.bias", out, **more)] if bias else [])]
+    return conv(name, out, into, bias=bias, rows=rows, times=times, **more)
 
 
-def conv(name: str, out: int, into: int, *kernel: int, bias: bool = True, rows: str = "none", **more: Any) -> Tensors:
+def conv(
+    name: str, out: int, into: int, *kernel: int,
+    bias: bool = True, rows: str | None = "none", times: int | None = None, **more: Any,
+) -> Tensors:  # fmt: skip
     """A convolution's kernel and its bias; ``into`` is the channels of one group."""
-    return [extra(name, out, into, *kernel, rows=rows, **more), *([extra(f"{name}.bias", out, **more)] if bias else [])]
+    whole = extra(name, out, into, *kernel, rows=rows, times=times, **more)
+    return [whole, *([extra(f"{name}.bias", out, **more)] if bias else [])]
 
 
 def norm(name: str, width: int, *, bias: bool = True, **more: Any) -> Tensors:

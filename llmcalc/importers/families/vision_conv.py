@@ -53,27 +53,34 @@ def sam(c: Config) -> Tensors:
     return tensors
 
 
-def _resnet(name: str, into: int, out: int) -> Tensors:
+def coded_norm(name: str, width: int, codes: int = 0) -> Tensors:
+    """GroupNorm; where ``codes`` says how wide they are, with a scale and a shift from them (two convolutions of side 1)."""
+    scales = conv(f"{name}_scale", width, codes, 1, 1) + conv(f"{name}_shift", width, codes, 1, 1) if codes else []
+    return norm(name, width) + scales
+
+
+def resnet(name: str, into: int, out: int, codes: int = 0) -> Tensors:
     """Two convolutions with norms before them, and a matrix on the way round where widths differ."""
     return [
-        *norm(f"{name}_norm1", into),
+        *coded_norm(f"{name}_norm1", into, codes),
         *conv(f"{name}_conv1", out, into, 3, 3),
-        *norm(f"{name}_norm2", out),
+        *coded_norm(f"{name}_norm2", out, codes),
         *conv(f"{name}_conv2", out, out, 3, 3),
         *(conv(f"{name}_shortcut", out, into, 1, 1) if into != out else []),
     ]
 
 
-def _mixing(name: str, width: int) -> Tensors:
-    """A norm and attention over positions."""
-    return [*norm(f"{name}_norm", width), *attention(name, width)]
+def mixing(name: str, width: int, inner: int | None = None, codes: int = 0) -> Tensors:
+    """A norm and attention over positions, ``inner`` wide where that is not the width."""
+    return [*coded_norm(f"{name}_norm", width, codes), *attention(name, inner or width)]
 
 
-def _middle(name: str, width: int, attends: bool = True) -> Tensors:
+def middle(name: str, width: int, inner: int | None = None, codes: int = 0, *, attends: bool = True) -> Tensors:
+    """Two residual blocks, and attention between them."""
     return [
-        *_resnet(f"{name}_1", width, width),
-        *(_mixing(f"{name}_attention", width) if attends else []),
-        *_resnet(f"{name}_2", width, width),
+        *resnet(f"{name}_1", width, width, codes),
+        *(mixing(f"{name}_attention", width, inner, codes) if attends else []),
+        *resnet(f"{name}_2", width, width, codes),
     ]
 
 
@@ -95,13 +102,13 @@ def vq(c: Config, *, decodes: bool) -> Tensors:
         # The first block of a level takes what the level before is wide.
         width = base * ([1, *scale][level])
         for block in range(1, blocks + 1):
-            tensors += _resnet(f"vq_down_{level}_{block}", width, out)
+            tensors += resnet(f"vq_down_{level}_{block}", width, out)
             width = out
             if attends(level):
-                tensors += _mixing(f"vq_down_{level}_{block}_attention", out)
+                tensors += mixing(f"vq_down_{level}_{block}_attention", out)
         if level != last:
             tensors += conv(f"vq_down_{level}", out, out, 3, 3)
-    tensors += _middle("vq_middle", width, decodes or plain)
+    tensors += middle("vq_middle", width, attends=decodes or plain)
     latents = 2 * latent if c.flag("double_latent") else latent
     tensors += norm("vq_norm", width) + conv("vq_out", latents, width, 3, 3)
     tensors += table("vq_codes", c.count("num_embeddings"), dim)
@@ -109,13 +116,13 @@ def vq(c: Config, *, decodes: bool) -> Tensors:
     if not decodes:
         return tensors
     width = widths[last]
-    tensors += conv("vq_decoder_in", width, latent, 3, 3) + _middle("vq_decoder_middle", width)
+    tensors += conv("vq_decoder_in", width, latent, 3, 3) + middle("vq_decoder_middle", width)
     for level in range(last, -1, -1):
         for block in range(1, blocks + 2):
-            tensors += _resnet(f"vq_up_{level}_{block}", width, widths[level])
+            tensors += resnet(f"vq_up_{level}_{block}", width, widths[level])
             width = widths[level]
             if attends(level):
-                tensors += _mixing(f"vq_up_{level}_{block}_attention", width)
+                tensors += mixing(f"vq_up_{level}_{block}_attention", width)
         if level:
             tensors += conv(f"vq_up_{level}", width, width, 3, 3)
     return tensors + norm("vq_decoder_norm", width) + conv("vq_decoder_out", c.count("out_channels"), width, 3, 3)

@@ -10,7 +10,7 @@ from llmcalc.importers.families.towers import tower
 from llmcalc.importers.families.vision import alone, text_of, tied, width
 from llmcalc.importers.families.vision_conv import vq
 from llmcalc.importers.families.vision_emu import emu3_vq
-from llmcalc.importers.shape import Spec, biases, decoder, extra
+from llmcalc.importers.shape import Spec, decoder, extra, usual_biases
 
 
 def with_tensors(spec: Spec, tensors: Tensors, part: str = "vision") -> Spec:
@@ -31,7 +31,7 @@ def chameleon(c: Config, _: Any) -> Spec:
     dim = hidden // heads
     extras = [*norm("q_norm", heads * dim, part="norm"), *norm("k_norm", kv * dim, part="norm")]
     spec = decoder(
-        c, head_dim=None, biases=biases(attention=c.flag("attention_bias"), ffn=c.flag("mlp_bias")), extra=extras,
+        c, head_dim=None, biases=usual_biases(c), extra=extras,
         norm_placement="output" if c.flag("swin_norm") else None,
     )  # fmt: skip
     return with_tensors(spec, vq(c.sub("vq_config"), decodes=False))

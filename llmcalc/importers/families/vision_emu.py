@@ -5,35 +5,8 @@ from __future__ import annotations
 from math import log2
 
 from llmcalc.importers.config import Config
-from llmcalc.importers.families.tensors import Tensors, attention, conv, norm, table
-from llmcalc.importers.families.vision_conv import numbers
-
-
-def _norm(name: str, width: int, quant: int) -> Tensors:
-    """GroupNorm; in the decoder with a scale and shift from the codes (two convolutions of side 1)."""
-    tensors = norm(name, width)
-    if quant:
-        tensors += conv(f"{name}_scale", width, quant, 1, 1) + conv(f"{name}_shift", width, quant, 1, 1)
-    return tensors
-
-
-def _resnet(name: str, into: int, out: int, quant: int = 0) -> Tensors:
-    return [
-        *_norm(f"{name}_norm1", into, quant),
-        *conv(f"{name}_conv1", out, into, 3, 3),
-        *_norm(f"{name}_norm2", out, quant),
-        *conv(f"{name}_conv2", out, out, 3, 3),
-        *(conv(f"{name}_shortcut", out, into, 1, 1) if into != out else []),
-    ]
-
-
-def _middle(name: str, width: int, hidden: int, quant: int = 0) -> Tensors:
-    return [
-        *_resnet(f"{name}_1", width, width, quant),
-        *attention(f"{name}_attention", hidden),
-        *_norm(f"{name}_attention_norm", width, quant),
-        *_resnet(f"{name}_2", width, width, quant),
-    ]
+from llmcalc.importers.families.tensors import Tensors, conv, norm, table
+from llmcalc.importers.families.vision_conv import coded_norm, middle, mixing, numbers, resnet
 
 
 def _over_time(name: str, width: int, blocks: int, steps: int, kernel: int) -> Tensors:
@@ -65,13 +38,13 @@ def emu3_vq(c: Config) -> Tensors:
         into = base * [1, *scale][level]
         for block in range(1, blocks + 1):
             name = f"vq_down_{level}_{block}"
-            tensors += _resnet(name, into, width)
+            tensors += resnet(name, into, width)
             into = width
             if level in where:
-                tensors += attention(f"{name}_attention", hidden) + norm(f"{name}_attention_norm", width)
+                tensors += mixing(f"{name}_attention", width, hidden)
         if level != last:
             tensors += conv(f"vq_down_{level}", width, width, 3, 3)
-    tensors += _middle("vq_middle", widths[last], hidden)
+    tensors += middle("vq_middle", widths[last], hidden)
     tensors += norm("vq_norm", widths[last]) + conv("vq_out", out, widths[last], 3, 3)
     tensors += _over_time("vq_time", out, blocks, steps, 4)
 
@@ -79,15 +52,16 @@ def emu3_vq(c: Config) -> Tensors:
     tensors += conv("vq_quantise", dim, latent, 3, 1, 1) + conv("vq_restore", latent, dim, 3, 1, 1)
 
     tensors += _over_time("vq_decoder_time", latent, blocks, steps, 3)
-    tensors += conv("vq_decoder_in", widths[last], latent, 3, 3) + _middle("vq_decoder_middle", widths[last], hidden, dim)
+    tensors += conv("vq_decoder_in", widths[last], latent, 3, 3) + middle("vq_decoder_middle", widths[last], hidden, dim)
     into = widths[last]
     for level in range(last, -1, -1):
         for block in range(1, blocks + 2):
             name = f"vq_up_{level}_{block}"
-            tensors += _resnet(name, into, widths[level], dim)
+            tensors += resnet(name, into, widths[level], dim)
             into = widths[level]
             if level in where:
-                tensors += attention(f"{name}_attention", hidden) + _norm(f"{name}_attention_norm", into, dim)
+                tensors += mixing(f"{name}_attention", into, hidden, dim)
         if level:
             tensors += conv(f"vq_up_{level}", into, into, 3, 3)
-    return tensors + _norm("vq_decoder_norm", widths[0], dim) + conv("vq_decoder_out", c.count("out_channels"), widths[0], 3, 3)
+    tensors += coded_norm("vq_decoder_norm", widths[0], dim)
+    return tensors + conv("vq_decoder_out", c.count("out_channels"), widths[0], 3, 3)

@@ -8,7 +8,7 @@ from llmcalc.importers import families
 from llmcalc.importers.config import Config
 from llmcalc.importers.families.mixture import qwen3_moe
 from llmcalc.importers.families.tensors import attention, every, linear, mlp, norm
-from llmcalc.importers.shape import Spec, biases, by_type, decoder, extra, layer_types
+from llmcalc.importers.shape import Spec, biases, by_type, decoder, extra, layer_types, usual_biases
 
 # Built like another type, with names of keys that are the same.
 SAME = {
@@ -66,7 +66,7 @@ def aria(c: Config, _: Any) -> Spec:
     """Aria's: Llama with a mixture in every layer; ``intermediate_size`` is one expert's."""
     ffn, shared = c.count("intermediate_size"), c.count("moe_num_shared_experts")
     moe = {"experts": c.count("moe_num_experts"), "top_k": c.count("moe_topk"), "ffn": ffn, "shared": shared}
-    return decoder(c, ffn=None, moe=moe, biases=biases(attention=c.flag("attention_bias"), ffn=c.flag("mlp_bias")))
+    return decoder(c, ffn=None, moe=moe, biases=usual_biases(c))
 
 
 def molmo2(c: Config, _: Any) -> Spec:
@@ -103,7 +103,7 @@ def ernie(c: Config, _: Any) -> Spec:
 
 def emu3(c: Config, _: Any) -> Spec:
     """Emu 3's: Llama."""
-    return decoder(c, biases=biases(attention=c.flag("attention_bias"), ffn=c.flag("mlp_bias")))
+    return decoder(c, biases=usual_biases(c))
 
 
 FAMILIES = {
