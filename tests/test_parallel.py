@@ -15,6 +15,7 @@ from llmcalc.engines.layout import SCHEDULES, ZERO, Layout, chunks
 from llmcalc.engines.parallel import Parallel, in_flight, plan
 from llmcalc.engines.recipe import Recipe
 from llmcalc.engines.shards import hold, on_rank
+from llmcalc.engines.traffic import traffic
 from llmcalc.errors import LlmcalcError, NoAnswer, UsageError
 from llmcalc.quantity import Dim
 from llmcalc.specs import catalogue, read, validate
@@ -201,6 +202,106 @@ def test_whole_matrices_and_divided_layers_are_refused() -> None:
         plan(blueprint, Recipe(64, optimizer="muon"), Layout(dp=2, zero="1"))
     with pytest.raises(NoAnswer, match="lora"):
         plan(blueprint, Recipe(64, method="lora"), Layout(tp=2))
+
+
+S, H, V, ROW = 64, 768, 50257, 2 * 2 * 64 * 768  # a micro-batch of 2 x 64 tokens of GPT-2 in 16 bits
+
+
+def rows_of(blueprint: Blueprint, layout: Layout, stage: int = 0, **recipe: Any) -> dict[tuple[str, str], tuple[int, int]]:
+    """Calls and bytes by what is carried and how, of micro-batches of 2 x 64 tokens."""
+    found = traffic(blueprint, Recipe(S, 2, "megatron", **recipe), layout, stage)
+    return {(row.what, row.collective): (row.calls, row.carried) for row in found}
+
+
+def test_sums_of_tensor_parallelism() -> None:
+    """Two all-reduces of a layer in either direction (Megatron-LM, figure 4), and one for embedding and head; three of the loss."""
+    gpt2 = resolve.model("gpt2").blueprint
+    sums, again = 3 * (12 * 4 + 2), 3 * 12 * 2
+    assert rows_of(gpt2, Layout(tp=4, micro_batches=3)) == {
+        ("activations", "all-reduce"): (sums, sums * ROW), ("loss", "all-reduce"): (9, 9 * 4 * 2 * S)
+    }  # fmt: skip
+    recomputed = rows_of(gpt2, Layout(tp=4, micro_batches=3), recompute="full")
+    assert recomputed["activations", "all-reduce"] == (sums + again, (sums + again) * ROW)
+    divided = rows_of(gpt2, Layout(tp=4, micro_batches=3, sequence_parallel=True))
+    inputs = 3 * (12 * 2 + 1)
+    assert divided["activations", "reduce-scatter"] == (sums, sums * ROW)
+    assert divided["activations", "all-gather"] == (sums + inputs, (sums + inputs) * ROW)
+
+
+def test_a_ring_sends_what_its_ranks_do_not_hold() -> None:
+    found = traffic(resolve.model("gpt2").blueprint, Recipe(S, 2, "megatron"), Layout(tp=4))
+    assert [row.sent for row in found if row.what == "activations"] == [2 * 50 * ROW * 3 // 4]
+
+
+@pytest.mark.parametrize(("zero", "parts"), [("0", 2), ("1", 2), ("2", 2), ("3", 3), ("fsdp", 3)])
+def test_stages_of_zero_send(zero: str, parts: int) -> None:
+    """Rajbhandari et al. 2020, section 7: twice the parameters, three times at stage 3."""
+    gpt2 = resolve.model("gpt2").blueprint
+    found = traffic(gpt2, Recipe(S, precision="bf16"), Layout(dp=8, zero=zero))
+    assert sum(row.sent for row in found) == pytest.approx(parts * 2 * sum(w.elements for w in gpt2.weights) * 7 / 8, abs=parts)
+
+
+def test_hybrid_sharding_sums_its_parts_over_the_groups() -> None:
+    gpt2 = resolve.model("gpt2").blueprint
+    size = sum(w.elements for w in gpt2.weights)
+    found = rows_of(gpt2, Layout(dp=8, zero="fsdp", shard=4, micro_batches=2))
+    assert found == {
+        ("gradients", "reduce-scatter"): (2, 2 * 4 * size), ("gradients", "all-reduce"): (1, size),
+        ("parameters", "all-gather"): (4, 4 * 2 * size),
+    }  # fmt: skip
+
+
+def test_pipelines_pass_activations_on_and_gradients_back() -> None:
+    gpt2 = resolve.model("gpt2").blueprint
+    on, back = ("activations", "point-to-point"), ("gradients of activations", "point-to-point")
+    assert [rows_of(gpt2, Layout(pp=3, micro_batches=5), stage) for stage in range(3)] == [
+        {on: (5, 5 * ROW)}, {on: (5, 5 * ROW), back: (5, 5 * ROW)}, {back: (5, 5 * ROW)}
+    ]  # fmt: skip
+    turns = Layout(pp=3, schedule="interleaved", chunks=2, micro_batches=3)
+    assert rows_of(gpt2, turns) == {on: (6, 6 * ROW), back: (3, 3 * ROW)}
+
+
+def test_tokens_go_to_experts_and_back() -> None:
+    """Each layer sends a row per expert that a token goes through, there and back, forward and backward."""
+    mixture = made(layers=3, hidden=16, heads=2, ffn=8, vocab=32, moe={"experts": 8, "top_k": 3, "ffn": 8})
+    found = rows_of(mixture, Layout(dp=4, ep=4))
+    assert found["tokens", "all-to-all"] == (3 * 4, 3 * 4 * 3 * 2 * 2 * S * 16)
+    experts = 3 * 8 * 3 * 8 * 16
+    rest = sum(weight.elements for weight in mixture.weights) - experts
+    assert found["gradients", "all-reduce"] == (1, 4 * rest)  # an expert stands on one rank alone
+
+
+def test_keys_and_values_go_around() -> None:
+    """7 of 8 parts of keys and values pass each rank, forward and again backward, with their gradients."""
+    grouped = made(layers=3, hidden=32, heads=4, kv_heads=2, ffn=8, vocab=32)
+    found = rows_of(grouped, Layout(cp=8, micro_batches=2))
+    part = 2 * 2 * (S // 8) * 2 * (8 + 8)
+    assert found["keys and values", "ring"] == (3 * 3 * 2, 3 * 3 * 2 * 7 * part)
+
+
+@pytest.mark.parametrize("zero", ["1", "2", "3", "fsdp"])
+@pytest.mark.parametrize("offload", ["", "optimizer"])
+def test_shares_of_all_ranks_are_the_whole(zero: str, offload: str) -> None:
+    """Bytes by hand: GPT-2 over seven ranks, which divide nothing evenly."""
+    gpt2, recipe, ranks = resolve.model("gpt2").blueprint, Recipe(S, precision="megatron"), 7
+    whole = hold(on_rank(gpt2, Layout(), chunks(gpt2, Layout())[0]), recipe, Layout())
+    held = hold(on_rank(gpt2, Layout(), chunks(gpt2, Layout())[0]), recipe, Layout(dp=ranks, zero=zero, offload=offload))
+    divided = {"1": 12, "2": 16, "3": 18, "fsdp": 18}[zero]
+    steps = 4 * (1 if zero in ("1", "2") else 148)
+    share = divided * (whole.elements + held.padding) // ranks + (18 - divided) * whole.elements + steps
+    assert held.states + held.host == share + held.buffers
+    assert 0 < held.padding < (7 if zero in ("1", "2") else 6 * 148 if zero == "3" else 6 * 148 * 3072)
+    assert (held.host > 0) == (offload != "")
+    assert (held.gathered > 0) == (zero in ("3", "fsdp"))
+
+
+def test_gathered_layers() -> None:
+    """Two of GPT-2's largest units in 16 bits, one more as gradients: its embedding, and a layer beside it."""
+    gpt2 = resolve.model("gpt2").blueprint
+    layer, table = 12 * H * H + 13 * H, V * H
+    for prefetch, weights in ((0, table), (1, table + layer)):
+        layout = Layout(dp=4, zero="fsdp", prefetch=prefetch)
+        assert plan(gpt2, Recipe(S), layout).stages[0].held.gathered == 2 * weights + 2 * table
 
 
 @SETTINGS

@@ -7,7 +7,7 @@ data-parallel ranks then divide among them is ZeRO's (arXiv:1910.02054, section 
 
 from typing import Any, NamedTuple
 
-from llmcalc.blueprint.parts import Blueprint, Weight, product, without_formulas
+from llmcalc.blueprint.parts import Blueprint, Weight, without_formulas
 from llmcalc.engines.layout import Chunk, Layout, outside, runs
 from llmcalc.engines.optimizers import states
 from llmcalc.engines.parameters import Parameters, Trained
@@ -84,10 +84,17 @@ def narrowed(blueprint: Blueprint, weight: Weight, layout: Layout) -> dict[str, 
     return {**fields, "shape": tuple(sides)}
 
 
+def gradient_item(tensor: Trained, recipe: Recipe, layout: Layout) -> int:
+    """Bytes of an element of a gradient, as it is held and summed; LOMO holds none."""
+    if recipe.optimizer == "lomo":
+        return 0
+    return ITEMS[layout.reduce_dtype] if layout.reduce_dtype else 4 if recipe.precision == "megatron" else tensor.item
+
+
 class Held(NamedTuple):
     """Bytes of a rank's model states. ``gathered`` stands for a while: whole layers of ZeRO-3. ``host`` has been moved there.
 
-    ``elements`` are the rank's own before data parallelism divides them, ``padding`` bytes that hold nothing.
+    ``elements`` are the rank's own before data parallelism divides them, ``padding`` what all sharers hold for nothing.
     """
 
     elements: int
@@ -105,7 +112,7 @@ class Held(NamedTuple):
         return self.parameters + self.gradients + self.optimizer + self.buffers
 
 
-class _Tensor(NamedTuple):
+class Share(NamedTuple):
     """Parameters of one name on a rank, fused ones as one."""
 
     trained: Trained
@@ -115,7 +122,8 @@ class _Tensor(NamedTuple):
     learns: bool
 
 
-def _tensors(parameters: Parameters) -> list[_Tensor]:
+def tensors(parameters: Parameters) -> list[Share]:
+    """All parameters of a rank, adapters included."""
     trains = {tensor.name for tensor in parameters.trained()}
     groups: dict[str, list[Weight]] = {}
     for weight in parameters.blueprint.weights:
@@ -127,18 +135,18 @@ def _tensors(parameters: Parameters) -> list[_Tensor]:
         shape: tuple[Any, ...] = (rows, *first.shape[1:]) if first.copies == 1 else (first.copies, rows, *first.shape[1:])
         item = 0.5 if first.name in parameters.quantised else parameters.item
         tensor = Trained(name, first.part, shape, first.depth, parameters.item)
-        found.append(_Tensor(tensor, first.part == "experts", item, first.layers, name in trains))
+        found.append(Share(tensor, first.part == "experts", item, first.layers, name in trains))
     parts = {weight.fused or weight.name: weight for weight in parameters.blueprint.weights}
     for extra in parameters.added:
         shape = extra.shape if extra.copies == 1 else (extra.copies, *extra.shape)
         tensor = Trained(extra.name, "adapter", shape, extra.depth, parameters.recipe.adapter_item)
         beside = parts.get(extra.beside)
         experts, layers = beside is not None and beside.part == "experts", beside.layers if beside is not None else ()
-        found.append(_Tensor(tensor, experts, parameters.recipe.adapter_item, layers, learns=True))
+        found.append(Share(tensor, experts, parameters.recipe.adapter_item, layers, learns=True))
     return found
 
 
-def _cut(tensor: _Tensor, layout: Layout) -> Trained:
+def _cut(tensor: Share, layout: Layout) -> Trained:
     """A rank's part of a tensor that ZeRO divides."""
     ranks, whole = layout.sharers(experts=tensor.experts), tensor.trained
     if ranks == 1:
@@ -148,7 +156,7 @@ def _cut(tensor: _Tensor, layout: Layout) -> Trained:
     return whole._replace(shape=(ceil_div(int(whole.elements), ranks),))
 
 
-def _flat(tensors: list[_Tensor], layout: Layout) -> list[Trained]:
+def _flat(tensors: list[Share], layout: Layout) -> list[Trained]:
     """Stages 1 and 2 lay all tensors of a type end to end and cut that."""
     sums: dict[tuple[bool, int], int] = {}
     for tensor in tensors:
@@ -163,48 +171,45 @@ def _flat(tensors: list[_Tensor], layout: Layout) -> list[Trained]:
 def hold(rank: Blueprint, recipe: Recipe, layout: Layout) -> Held:
     """The model states of a rank, ``rank`` being its blueprint."""
     parameters = Parameters(rank, recipe)
-    tensors = _tensors(parameters)
-    learning = [tensor for tensor in tensors if tensor.learns]
+    found = tensors(parameters)
+    learning = [tensor for tensor in found if tensor.learns]
     divided = [_cut(tensor, layout) for tensor in learning]
     alone = all(layout.sharers(experts=tensor.experts) == 1 for tensor in learning)
     flat = divided if alone or layout.level == 3 else _flat(learning, layout)
     whole = [tensor.trained for tensor in learning]
 
     def gradient(held: list[Trained]) -> int:
-        if recipe.optimizer == "lomo":
-            return 0
-        item = ITEMS[layout.reduce_dtype] if layout.reduce_dtype else 4 if recipe.precision == "megatron" else 0
-        return sum((item or tensor.item) * int(tensor.count) for tensor in held)
+        return sum(gradient_item(tensor, recipe, layout) * int(tensor.count) for tensor in held)
 
     stepped = flat if layout.level else whole
     optimizer = int(states(stepped, recipe).states.value) if stepped else 0
     gradients = gradient(flat if layout.level >= 2 else whole)
-    size = sum(_bytes(tensor, tensor.trained) for tensor in tensors)
+    size = sum(_bytes(tensor, tensor.trained) for tensor in found)
     if layout.level == 3:
-        size = sum(_bytes(tensor, _cut(tensor, layout)) for tensor in tensors)
+        size = sum(_bytes(tensor, _cut(tensor, layout)) for tensor in found)
     buffers = int(parameters.buffer_bytes().value)
     own = sum(int(t.count) * ranks for t, ranks in zip(divided, _ranks(learning, layout), strict=True))
     if not alone and layout.level in (1, 2):
         own = sum(int(t.count) * layout.sharers(experts=t.name == "experts") for t in flat)
     padding = 0 if layout.level == 0 else own - sum(int(tensor.count) for tensor in whole)
     moved = (optimizer + gradients if layout.offload else 0) + (size if layout.offload == "all" else 0)
-    gathered = _gathered(tensors, recipe, layout)
-    elements = sum(int(tensor.trained.count) for tensor in tensors)
+    gathered = _gathered(found, recipe, layout)
+    elements = sum(int(tensor.trained.count) for tensor in found)
     if layout.offload:
         optimizer = gradients = 0
     return Held(elements, 0 if layout.offload == "all" else size, gradients, optimizer, buffers, gathered, moved, padding)
 
 
-def _ranks(tensors: list[_Tensor], layout: Layout) -> list[int]:
+def _ranks(tensors: list[Share], layout: Layout) -> list[int]:
     return [layout.sharers(experts=tensor.experts) for tensor in tensors]
 
 
-def _bytes(tensor: _Tensor, held: Trained) -> int:
+def _bytes(tensor: Share, held: Trained) -> int:
     each = int(held.elements)
     return int(held.tensors) * (ceil_div(each, 2) if tensor.item == 0.5 else int(tensor.item) * each)
 
 
-def _gathered(tensors: list[_Tensor], recipe: Recipe, layout: Layout) -> int:
+def _gathered(tensors: list[Share], recipe: Recipe, layout: Layout) -> int:
     """Whole layers of ZeRO-3: that at work and those fetched ahead, and one layer's gradients before they are summed.
 
     Each layer is a unit, and so is each tensor outside of them. Gathered in the type that is computed in.
@@ -223,8 +228,3 @@ def _gathered(tensors: list[_Tensor], recipe: Recipe, layout: Layout) -> int:
     # Summing in another type takes a copy in that type.
     summed = 1 + (ITEMS[layout.reduce_dtype] / item if layout.reduce_dtype and ITEMS[layout.reduce_dtype] != item else 0)
     return sum(sorted(weights.values())[-1 - layout.prefetch :]) + int(max(gradients.values()) * summed)
-
-
-def whole_elements(blueprint: Blueprint) -> int:
-    """Elements of the model that are not on several ranks."""
-    return sum(int(product((w.depth, w.copies, *w.shape))) for w in blueprint.weights if not w.tied_to and not w.buffer)
