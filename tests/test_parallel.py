@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from llmcalc import resolve
 from llmcalc.blueprint.lower import lower
 from llmcalc.blueprint.parts import Blueprint, StackShape, Weight
+from llmcalc.cli.train_parallel import spread
 from llmcalc.engines import deepspeed, training
 from llmcalc.engines.layout import SCHEDULES, ZERO, Layout, chunks
 from llmcalc.engines.parallel import Parallel, in_flight, plan
@@ -392,3 +393,21 @@ def test_recomputing_keeps_less(spec: dict[str, Any], layout: Layout, eager: boo
         assert full.activations.kept <= selective.activations.kept <= none.activations.kept
         assert full.peak_bytes <= none.peak_bytes
     assert ways[0].fullest.peak_bytes == max(stage.peak_bytes for stage in ways[0].stages)
+
+
+def test_tables() -> None:
+    """The table has a row for each stage, marks the one that decides, and results add up to what it shows."""
+    layout = Layout(tp=2, pp=2, dp=4, zero="1", sequence_parallel=True, micro_batches=4)
+    result, (memory, sent) = spread(resolve.model("gpt2").blueprint, Recipe(1024, precision="megatron"), layout)
+    assert json.loads(json.dumps(result)) == result
+    assert [row[0] for row in memory.rows] == ["0", "1"]
+    assert [row[-1] for row in memory.rows].count("decides") == 1
+    assert memory.strong == {result["fullest_stage"]}
+    assert memory.title == "16 GPUs: tensor 2, pipeline 2, data 4, ZeRO-1, 1f1b"
+    for stage in result["stages"]:
+        states = sum(stage[f"{name}_bytes"] for name in ("parameter", "gradient", "optimizer", "buffer", "gathered", "input"))
+        assert stage["peak_bytes"] == states + sum(stage[f"{name}_bytes"] for name in ("placeholder", "activation", "passing"))
+        assert sum(stage["activation_parts"].values()) == stage["activation_bytes"]
+    assert {row[2] for row in sent.rows} == {"tp", "pp", "dp"}
+    assert len(memory.columns) == len(memory.rows[0])
+    assert len(sent.columns) == len(sent.rows[0])
