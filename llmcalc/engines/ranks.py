@@ -39,7 +39,7 @@ class Held(NamedTuple):
         return held
 
 
-def _split(weight: Weight) -> str:
+def split_of(weight: Weight) -> str:
     """The axis that is divided. Runtimes divide recurrent mixers as well: all they make of the input by its outputs."""
     if weight.part == "recurrent" and not weight.split and weight.kind != "gain":
         return "row" if weight.role == "out" else "column"
@@ -73,7 +73,7 @@ def rank_layers(
     def shape_on(weight: Weight, form: str) -> tuple[Any, ...]:
         """The shape of a tensor on one rank."""
         sides = [int(side) for side in weight.shape]
-        split = _split(weight)
+        split = split_of(weight)
         divided = -1 if split == "row" else 0 if split else None
         over = ranks if weight.part != "experts" or expert_ranks is None else expert_ranks
         if split == "vocab":

@@ -1,0 +1,168 @@
+"""How a training step is spread over many GPUs: the degrees of parallelism, and which layers stand on which stage."""
+
+from typing import Any, NamedTuple
+
+from llmcalc.blueprint.parts import Blueprint, Op
+from llmcalc.engines.optimizers import PAGED
+from llmcalc.engines.ranks import stages
+from llmcalc.engines.recipe import ITEMS, Recipe
+from llmcalc.errors import UsageError
+
+ZERO = ("0", "1", "2", "3", "fsdp")
+SCHEDULES = ("gpipe", "1f1b", "interleaved")
+OFFLOADS = ("", "optimizer", "all")
+# States of these are made of whole matrices, which a flat partition cuts anywhere.
+WHOLE = ("adafactor", "galore", "muon")
+
+
+class Layout(NamedTuple):
+    """How a step is spread over ``tp * pp * dp * cp`` GPUs.
+
+    ``dp`` and ``cp`` together are who shares gradients (``copies``); ``ep`` divides it and spreads the experts over it. ``zero``:
+    1, 2 and 3 are DeepSpeed's stages, flat and padded to the ranks; fsdp is stage 3 that divides each tensor by its rows (FSDP2).
+    ``shard`` is how many ranks share one set (hybrid sharding; Megatron's distributed-optimizer instances), 0 for all. ``offload``
+    to the host: the optimizer with its gradients, or the parameters too. ``reduce_dtype`` is what gradients are held and
+    summed in, as the recipe has them unless said. ``prefetch`` counts layers gathered ahead of the one at work.
+    """
+
+    tp: int = 1
+    pp: int = 1
+    dp: int = 1
+    cp: int = 1
+    ep: int = 1
+    zero: str = "0"
+    sequence_parallel: bool = False
+    schedule: str = "1f1b"
+    chunks: int = 1
+    micro_batches: int = 1
+    offload: str = ""
+    shard: int = 0
+    reduce_dtype: str = ""
+    vocab_parallel: bool = True
+    vocab_multiple: int = 1
+    prefetch: int = 1
+
+    @property
+    def gpus(self) -> int:
+        """All ranks."""
+        return self.tp * self.pp * self.dp * self.cp
+
+    @property
+    def copies(self) -> int:
+        """Ranks that hold the same weights and sum their gradients."""
+        return self.dp * self.cp
+
+    @property
+    def level(self) -> int:
+        """ZeRO's stage."""
+        return 3 if self.zero == "fsdp" else int(self.zero)
+
+    def group(self, *, experts: bool) -> int:
+        """Ranks that hold the same weights, of experts those that hold the same ones."""
+        return self.copies // self.ep if experts else self.copies
+
+    def sharers(self, *, experts: bool) -> int:
+        """Ranks that divide one set of states."""
+        group = self.group(experts=experts)
+        return min(group, self.shard or group) if self.level else 1
+
+    def check(self, blueprint: Blueprint, recipe: Recipe) -> None:
+        """Raises UsageError for what does not go together, or does not divide."""
+        degrees = {"tp": self.tp, "pp": self.pp, "dp": self.dp, "cp": self.cp, "ep": self.ep, "chunks": self.chunks}
+        for name, value in (*degrees.items(), ("micro-batches", self.micro_batches), ("vocab-multiple", self.vocab_multiple)):
+            if value < 1:
+                raise UsageError(f"--{name} {value}: at least 1")
+        words = {
+            "zero": (self.zero, ZERO), "schedule": (self.schedule, SCHEDULES), "offload": (self.offload, OFFLOADS),
+            "reduce-dtype": (self.reduce_dtype, ("", *ITEMS)),
+        }  # fmt: skip
+        for name, (word, allowed) in words.items():
+            if word not in allowed:
+                raise UsageError(f"--{name} {word}: one of {', '.join(filter(None, allowed))}")
+        _check_divides(self, blueprint, recipe)
+        if self.chunks > 1 and self.schedule != "interleaved":
+            raise UsageError("--chunks goes with --schedule interleaved")
+        if self.schedule == "interleaved" and self.micro_batches % self.pp:
+            raise UsageError(f"--schedule interleaved: {self.micro_batches} micro-batches do not divide by --pp {self.pp}")
+        if self.sequence_parallel and self.tp == 1:
+            raise UsageError("--sequence-parallel divides along --tp, which is 1")
+        if self.shard and (self.level == 0 or self.copies % self.shard or (self.copies // self.ep) % self.shard):
+            raise UsageError(f"--shard {self.shard}: needs --zero, and to divide the {self.copies // self.ep} ranks that share")
+        if self.offload == "all" and self.level != 3:
+            raise UsageError("--offload all moves parameters that --zero 3 or fsdp gathers")
+        if self.zero in ("1", "2", "3") and recipe.optimizer.removeprefix(PAGED) in WHOLE and self.copies > 1:
+            raise UsageError(
+                f"--optimizer {recipe.optimizer} needs whole matrices, --zero {self.zero} cuts them anywhere: --zero fsdp"
+            )
+
+
+def _check_divides(layout: Layout, blueprint: Blueprint, recipe: Recipe) -> None:
+    for op in blueprint.ops:
+        if op.kind == "attention" and int(op.heads) % layout.tp and op.rows in ("token", "encoder_token"):
+            raise UsageError(f"--tp {layout.tp} does not divide the {int(op.heads)} heads of {op.name}")
+    for weight in blueprint.weights:
+        if weight.part == "experts" and int(weight.copies) % layout.ep:
+            raise UsageError(f"--ep {layout.ep} does not divide the {int(weight.copies)} experts of {weight.name}")
+    depth = sum(stack.depth for stack in spread(blueprint))
+    if layout.pp * layout.chunks > depth:
+        raise UsageError(f"{depth} layers are too few for --pp {layout.pp} of {layout.chunks} chunks")
+    if layout.copies % layout.ep:
+        raise UsageError(f"--ep {layout.ep} does not divide --dp x --cp, {layout.copies}")
+    if recipe.seq % (layout.cp * (layout.tp if layout.sequence_parallel else 1)):
+        raise UsageError(f"{recipe.seq} tokens do not divide over --cp {layout.cp} and sequence parallelism")
+
+
+def spread(blueprint: Blueprint) -> list[Any]:
+    """The stacks that pipelines divide; towers before the decoder stand on the first stage."""
+    return [stack for stack in blueprint.stacks if stack.name in ("encoder", "decoder")] or list(blueprint.stacks)
+
+
+class Chunk(NamedTuple):
+    """Layers that follow each other on one stage, by stack, and whether the stack begins and ends here."""
+
+    layers: dict[str, range]
+    begins: frozenset[str]
+    ends: frozenset[str]
+
+
+def chunks(blueprint: Blueprint, layout: Layout) -> list[list[Chunk]]:
+    """The chunks of each stage: chunk c of all goes to stage c mod pp (Narayanan et al. 2021, section 2.2)."""
+    stacks = spread(blueprint)
+    found: list[list[Chunk]] = [[] for _ in range(layout.pp)]
+    for index, (start, stop) in enumerate(stages(sum(s.depth for s in stacks), layout.pp * layout.chunks)):
+        layers, first = {}, 0
+        for stack in stacks:
+            low, high = max(start - first, 0), min(stop - first, stack.depth)
+            if low < high:
+                layers[stack.name] = range(low, high)
+            first += stack.depth
+        begins = {name for name, held in layers.items() if held.start == 0}
+        ends = {stack.name for stack in stacks if stack.name in layers and layers[stack.name].stop == stack.depth}
+        for tower in blueprint.stacks if index == 0 else ():
+            if tower not in stacks:
+                layers[tower.name] = range(tower.depth)
+                begins.add(tower.name)
+                ends.add(tower.name)
+        found[index % layout.pp].append(Chunk(layers, frozenset(begins), frozenset(ends)))
+    return found
+
+
+def outside(blueprint: Blueprint) -> dict[str, bool]:
+    """Operations outside of layers, by name: whether they come after their stack's."""
+    found: dict[str, bool] = {}
+    passed: set[str] = set()
+    for op in blueprint.ops:
+        stack = op.name.partition(".")[0]
+        if op.layers:
+            passed.add(stack)
+        else:
+            found[op.name] = stack in passed
+    return found
+
+
+def runs(chunk: Chunk, op: Op, after: dict[str, bool]) -> bool:
+    """Whether an operation runs in a chunk, in one of its layers at least."""
+    stack = op.name.partition(".")[0]
+    if op.layers:
+        return any(layer in chunk.layers.get(stack, ()) for layer in op.layers)
+    return stack in (chunk.ends if after[op.name] else chunk.begins)
