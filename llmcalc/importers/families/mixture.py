@@ -193,11 +193,15 @@ def solar_open(c: Config, _: Any) -> Spec:
     return decoder(c, ffn=None, biases=biases(qkv=c.flag("attention_bias")), moe=routed(c))
 
 
+def gated_sandwich(c: Config) -> Spec:
+    """A decoder with a gate on its attention, a norm on each head, and norms on both sides of each sub-layer."""
+    said = biases(attention=c.flag("attention_bias"))
+    return decoder(c, qk_norm="head", output_gate="full", norm_placement="sandwich", biases=said)
+
+
 def afmoe(c: Config, _: Any) -> Spec:
     """Trinity (Arcee): gated attention, norms on both sides, every fourth layer full."""
-    spec = decoder(
-        c, qk_norm="head", output_gate="full", norm_placement="sandwich", biases=biases(attention=c.flag("attention_bias"))
-    )
+    spec = gated_sandwich(c)
     layers = spec["layers"]
     usual = every(layers, c.count("global_attn_every_n_layers", 4), "sliding_attention", "full_attention")
     moe = experts(c, c.count("moe_intermediate_size"), shared=c.count("num_shared_experts", 0, least=0),
