@@ -65,7 +65,7 @@ class _Layers:
             attention.self_attention(self.draft, at, layer.attention, layer.norm, self.h, reads)
             wrote.append("attention_out")
         if layer.recurrent is not None:
-            recurrent.mixer(self.draft, at, layer.recurrent, layer.norm, self.h, reads)
+            recurrent.mixer(self.draft, at, layer.recurrent, self.h, reads)
             wrote.append("recurrent_out")
         return tuple(wrote)
 
@@ -80,7 +80,7 @@ class _Layers:
         self.ffn(at, "attention_out")
         if layer.recurrent is not None:
             reads = self.enter(self.at, "recurrent")
-            recurrent.mixer(self.draft, self.at, layer.recurrent, layer.norm, self.h, reads)
+            recurrent.mixer(self.draft, self.at, layer.recurrent, self.h, reads)
             self.leave(self.at, "recurrent", "recurrent_out")
 
     def ffn(self, at: Place, *beside: str) -> None:

@@ -21,8 +21,8 @@ PADDED = ("mamba2", "gated-delta", "kimi-delta")
 class _Lowering:
     """One mixer in one place: what the kinds of mixer have in common."""
 
-    def __init__(self, draft: Draft, at: Place, spec: Mixer, norm: Norm, h: Dim, reads: str) -> None:
-        self.draft, self.at, self.spec, self.norm_kind, self.h, self.reads = draft, at, spec, norm, h, reads
+    def __init__(self, draft: Draft, at: Place, spec: Mixer, h: Dim, reads: str) -> None:
+        self.draft, self.at, self.spec, self.h, self.reads = draft, at, spec, h, reads
         self.inner, self.a, self.d = Dim(spec.width, "h_i"), Dim(spec.heads, "a_r"), Dim(spec.head_dim, "d_r")
         self.k, self.d_k = Dim(spec.key_heads, "k_r"), Dim(spec.key_dim, "d_k")
         if spec.key_heads == spec.heads:
@@ -49,16 +49,19 @@ class _Lowering:
         """A norm with a gain."""
         self.draft.norm(self.at, role, Norm("rmsnorm", True, False), width, of, of, part=PART)
 
-    def conv(self, width: Dim, of: str) -> None:
-        """A depthwise causal convolution and the inputs it has to remember; none where the mixer has no convolution."""
+    def conv(self, width: Dim, of: str, *, bias: bool | None = None, newest: bool = True) -> None:
+        """A depthwise causal convolution and the inputs it has to remember; none where the mixer has no convolution.
+
+        It has a bias where the mixer says so, unless ``bias`` does; its state holds the ``newest`` input too, or those before it.
+        """
         if not self.spec.conv:
             return
         taps = Dim(self.spec.conv, "K")
         name = self.draft.weight(self.at, "conv", PART, "conv", (width, taps))
-        if self.spec.conv_bias:
+        if self.spec.conv_bias if bias is None else bias:
             self.draft.weight(self.at, "conv.bias", PART, "bias", (width,))
         self.draft.op(self.at, "conv", PART, "matmul", of, of, width, inner=taps, weight=name)
-        self.draft.state(self.at, "conv_state", (width, taps))
+        self.draft.state(self.at, "conv_state", (width, taps if newest else taps - 1))
 
     def scan(self, reads: tuple[str, ...], out: Dim, products: list[tuple[str, Dim, Dim, Dim]]) -> None:
         """The recurrence: products of (name, repeats, inner, width), inside chunks where the name says so."""
@@ -167,13 +170,8 @@ def _rg_lru(low: _Lowering) -> None:
     i = low.inner
     low.linear("y", i, low.h, writes="branch")
     low.linear("x", i, low.h, writes="inner")
-    if low.spec.conv:
-        taps = Dim(low.spec.conv, "K")
-        name = low.draft.weight(low.at, "conv", PART, "conv", (i, taps))
-        low.draft.weight(low.at, "conv.bias", PART, "bias", (i,))
-        low.draft.op(low.at, "conv", PART, "matmul", "inner", "inner", i, inner=taps, weight=name)
-        # Remembers the inputs before the newest, one fewer than the convolution is wide.
-        low.draft.state(low.at, "conv_state", (i, taps - 1))
+    # Remembers the inputs before the newest, one fewer than the convolution is wide.
+    low.conv(i, "inner", bias=True, newest=False)
     low.vector("decay", i)
     for role in ("input_gate", "recurrence_gate"):
         low.per_head(role, low.d, low.d, "inner", role)
@@ -239,6 +237,6 @@ LOWERINGS = {
 }  # fmt: skip
 
 
-def mixer(draft: Draft, at: Place, spec: Mixer, norm: Norm, h: Dim, reads: str) -> None:
+def mixer(draft: Draft, at: Place, spec: Mixer, h: Dim, reads: str) -> None:
     """A recurrent mixer of any kind. Writes ``recurrent_out``."""
-    LOWERINGS[spec.type](_Lowering(draft, at, spec, norm, h, reads))
+    LOWERINGS[spec.type](_Lowering(draft, at, spec, h, reads))

@@ -34,10 +34,11 @@ class Task(NamedTuple):
     @property
     def has_head(self) -> bool:
         """Whether it predicts tokens."""
-        return self.name in LANGUAGE
+        return self.name in PREDICTING
 
 
-LANGUAGE = (
+# Uses of a class that predict tokens, the first of which stands for a class of several.
+PREDICTING = (
     "ForSeq2SeqLM", "ForCausalLM", "ForMaskedLM", "ForPreTraining", "ForImageTextToText", "ForMultimodalLM", "ForSpeechSeq2Seq",
     "ForConditionalGeneration",
 )  # fmt: skip
@@ -95,8 +96,8 @@ def task_of(c: Config) -> Task:
     if said:
         # A class of several uses is known by the first that predicts tokens, else by the first of all.
         uses = [use for use, names in classes.items() if said[0] in (names if isinstance(names, list) else [names])]
-        uses.sort(key=lambda use: (LANGUAGE.index(use) if use in LANGUAGE else len(LANGUAGE), use))
-        suffix = next((use for use in (*LANGUAGE, *classes, "Model") if said[0].endswith(use)), None)
+        uses.sort(key=lambda use: (PREDICTING.index(use) if use in PREDICTING else len(PREDICTING), use))
+        suffix = next((use for use in (*PREDICTING, *classes, "Model") if said[0].endswith(use)), None)
         if said[0].endswith("LMHeadModel"):
             suffix = "ForCausalLM"
         if (c.model_type, said[0]) in REWARDS:

@@ -114,8 +114,8 @@ def fold(blocks: list[Spec]) -> Spec:
         common = {key: distinct[0][key] for key in distinct[0] if key in shared}
         own = [{key: value for key, value in block.items() if key not in shared} for block in distinct]
         # A layer that is the stack's own block is what the format calls L where no window is said.
-        letters = ["L" if not rest else letter for letter, rest in zip(letters, own, strict=True)]
-        kinds = {letter: rest for letter, rest in zip(letters, own, strict=True) if rest}
+        letters = ["L" if not kind else letter for letter, kind in zip(letters, own, strict=True)]
+        kinds = {letter: kind for letter, kind in zip(letters, own, strict=True) if kind}
     pattern = _period("".join(letters[distinct.index(block)] for block in blocks))
     return {**common, "pattern": pattern, **({"kinds": kinds} if kinds else {})}
 

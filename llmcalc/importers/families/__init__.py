@@ -37,10 +37,10 @@ REFUSED = {
 # module -> the types it reads. Only the module that is needed is imported.
 MODULES = {
     "encoders": "bert roberta xlm-roberta camembert data2vec-text roberta-prelayernorm xlm-roberta-xl megatron-bert ernie "
-    "distilbert albert",
+    "distilbert albert ibert",
     "encoders_more": "electra deberta deberta-v2 longformer big_bird modernbert modernbert-decoder",
     "encoders_rotary": "mpnet esm nomic_bert gte jina_embeddings_v3 eurobert ultrabert esmc rembert roformer bert-generation "
-    "layoutlm ibert splinter",
+    "layoutlm splinter",
     "encoders_rare": "xlm flaubert fnet luke roc_bert xmod tapas nystromformer yoso mra xlnet convbert mobilebert",
     "encoders_pages": "lilt markuplm funnel squeezebert",
     "seq2seq": "t5 mt5 umt5 longt5 switch_transformers",
@@ -75,11 +75,11 @@ MODULES = {
     "vision": (
         "llava llava_next llava_next_video llava_onevision qwen2_vl qwen2_5_vl qwen3_vl qwen3_vl_moe qwen3_5 qwen3_5_moe exaone4_5 "
         "glm4v glm4v_moe glm46v mistral3 lighton_ocr idefics3 smolvlm gemma3 shieldgemma2 video_llava vipllava paligemma llama4 "
-        "idefics2 internvl glmga glm_ocr cosmos3_omni qianfan_ocr video_llama_3 hyperclovax_vision_v2"
+        "idefics2 internvl glmga glm_ocr cosmos3_omni qianfan_ocr video_llama_3 deepseek_vl hyperclovax_vision_v2"
     ),
     "vision_more": (
         "aya_vision cohere2_vision blip-2 instructblip lfm2_vl kimi_k25 ernie4_5_vl_moe aria paddleocr_vl minimax_m3_vl ovis2 "
-        "molmo2 got_ocr2 janus deepseek_vl deepseek_vl_hybrid mllama florence2 instructblipvideo pp_chart2table"
+        "molmo2 got_ocr2 janus deepseek_vl_hybrid mllama florence2 instructblipvideo pp_chart2table"
     ),
     "vision_early": "fuyu chameleon emu3 idefics blip git kosmos-2 kosmos_2_text_model",
     "vision_late": "gemma4 phi4_multimodal granite4_vision hunyuan_vl step3p7 diffusion_gemma_text diffusion_gemma nemotron_h_omni "

@@ -54,21 +54,21 @@ def rotated_layers(c: Config, layers: int) -> list[int]:
     return c.each("no_rope_layers", layers, int) or every(layers, c.count("no_rope_layer_interval", 4), 1, 0)
 
 
-def late_windows(c: Config) -> list[Spec]:
+def late_windows(c: Config, window: int | None) -> list[Spec]:
     """Qwen's layers: from ``max_window_layers`` on they have a window, where windows are used at all."""
-    layers, window = c.layers(), used_window(c)
+    layers = c.layers()
     first = c.count("max_window_layers", layers, least=0)
     return windows(c, ["sliding_attention" if window and i >= first else "full_attention" for i in range(layers)], window)
 
 
 def qwen2(c: Config, _: Any) -> Spec:
     """Qwen 2: biases on queries, keys and values."""
-    return decoder(c, biases=["qkv"], blocks=late_windows(c))
+    return decoder(c, biases=["qkv"], blocks=late_windows(c, used_window(c)))
 
 
 def qwen3(c: Config, _: Any) -> Spec:
     """Qwen 3: a norm on each head's queries and keys."""
-    return decoder(c, biases=biases(attention=c.flag("attention_bias")), qk_norm="head", blocks=late_windows(c))
+    return decoder(c, biases=biases(attention=c.flag("attention_bias")), qk_norm="head", blocks=late_windows(c, used_window(c)))
 
 
 def phi3(c: Config, _: Any) -> Spec:

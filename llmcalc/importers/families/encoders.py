@@ -20,11 +20,6 @@ def roberta(c: Config, task: Any) -> Spec:
     return topped(c, task, encoder(c, task), pooled=("Model", "ForMultipleChoice"), dense=True)
 
 
-def camembert(c: Config, task: Any) -> Spec:
-    """CamemBERT: RoBERTa."""
-    return roberta(c, task)
-
-
 def roberta_prelayernorm(c: Config, task: Any) -> Spec:
     """RoBERTa with norms before the sub-layers."""
     spec = encoder(c, task, norm_placement="pre")
@@ -70,7 +65,8 @@ FAMILIES = {
     "bert": bert,
     "roberta": roberta,
     "xlm-roberta": roberta,
-    "camembert": camembert,
+    "camembert": roberta,
+    "ibert": roberta,
     "data2vec-text": roberta,
     "roberta-prelayernorm": roberta_prelayernorm,
     "xlm-roberta-xl": xlm_roberta_xl,

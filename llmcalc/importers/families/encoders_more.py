@@ -5,7 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 from llmcalc.importers.config import Config
-from llmcalc.importers.families.heads import LANGUAGE, POOLED, SPARSE, encoder, purpose, refused, topped, transform, unfit
+from llmcalc.importers.families.heads import (
+    LANGUAGE,
+    POOLED,
+    SPARSE,
+    discriminator,
+    encoder,
+    headless,
+    narrow_head,
+    purpose,
+    refused,
+    said_windows,
+    topped,
+    transform,
+    unfit,
+)
 from llmcalc.importers.families.tensors import conv, linear, norm, table
 from llmcalc.importers.shape import Spec, every, extra, layer_types, usual_biases
 
@@ -18,18 +32,13 @@ def electra(c: Config, task: Any) -> Spec:
     if narrow != hidden:
         spec["embedding_dim"] = narrow
     if use == "ForPreTraining":
-        outside = [
-            *linear("head_dense", hidden, hidden, rows=None, after=True),
-            *linear("classifier", 1, hidden, rows=None, after=True),
-        ]
-        return {**spec, "head": False, "tied_head": None, "head_bias": None, "outside": outside}
+        return discriminator(spec)
     if use == "ForMultipleChoice":
         if c.flag("summary_use_proj"):
             spec["outside"] = linear("summary", hidden, hidden, rows="sequence", after=True)
         elif c.text("summary_type") == "attn":
             raise unfit(c, "summary_type", "no class has it")
-    head = norm("head_norm", narrow, part="norm", after=True) if narrow != hidden else transform(spec)
-    return topped(c, task, spec, pooled=(), head=head, dense=True, spare_bias=False)
+    return topped(c, task, spec, pooled=(), head=narrow_head(spec, narrow), dense=True, spare_bias=False)
 
 
 def _disentangled(spec: Spec, kinds: list[str], *, projected: dict[str, bool], span: int, normed: bool) -> Spec:
@@ -130,9 +139,7 @@ def deberta_v2(c: Config, task: Any) -> Spec:
 def longformer(c: Config, task: Any) -> Spec:
     """Longformer (Beltagy et al. 2020): windows, and further projections for the few tokens that see all."""
     spec = encoder(c, task, global_attention=True, note=SPARSE)
-    said, depth = c.get("attention_window"), spec["layers"]
-    windows = c.each("attention_window", depth, int) if isinstance(said, list) else [c.count("attention_window")] * depth
-    spec["blocks"] = [{"window": window} for window in windows or ()]
+    spec["blocks"] = said_windows(c, spec["layers"])
     return topped(c, task, spec, pooled=("Model", "ForMultipleChoice"), dense=True)
 
 
@@ -187,7 +194,7 @@ def modernbert(c: Config, task: Any) -> Spec:
     ]
     if causal and use == "ForSequenceClassification":
         outside = [*head, *linear("classifier", task.labels, hidden, bias=own, rows=None, after=True)]
-        return {**spec, "head": False, "tied_head": None, "head_bias": None, "outside": outside}
+        return headless(spec, outside)
     if use not in (*LANGUAGE, "Model"):
         spec["outside"] = head
     return topped(c, task, spec, pooled=(), head=head, spare_bias=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from llmcalc.importers.config import Config
-from llmcalc.importers.families.heads import LANGUAGE, POOLED, boxes, encoder, purpose, refused, topped, unfit
+from llmcalc.importers.families.heads import LANGUAGE, POOLED, boxes, discriminator, encoder, purpose, refused, topped, unfit
 from llmcalc.importers.families.tensors import linear, norm, table
 from llmcalc.importers.shape import Spec, extra
 
@@ -72,11 +72,7 @@ def funnel(c: Config, task: Any) -> Spec:
     spec["extra"] = [*biases, segments, extra("r_kernel", hidden, heads, head_dim, part="attention", times=0)]
     spec["note"] = "forward FLOPs count every layer over all tokens, and leave out relative positions"
     if use == "ForPreTraining":
-        outside = [
-            *linear("head_dense", hidden, hidden, rows=None, after=True),
-            *linear("classifier", 1, hidden, rows=None, after=True),
-        ]
-        return {**spec, "head": False, "tied_head": None, "head_bias": None, "outside": outside}
+        return discriminator(spec)
     dense = ("ForSequenceClassification", "ForMultipleChoice")
     return topped(c, task, spec, pooled=(), head=[], dense=dense, spare_bias=False)
 

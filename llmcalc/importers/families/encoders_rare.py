@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from llmcalc.importers.config import Config
-from llmcalc.importers.families.heads import LANGUAGE, POOLED, SPARSE, encoder, purpose, refused, topped, transform, unfit
+from llmcalc.importers.families.heads import LANGUAGE, POOLED, SPARSE, encoder, narrow_head, purpose, refused, topped, unfit
 from llmcalc.importers.families.tensors import linear, norm, table
 from llmcalc.importers.shape import Spec, extra
 
@@ -172,8 +172,7 @@ def convbert(c: Config, task: Any) -> Spec:
         spec["embedding_dim"] = narrow
     if use == "ForMultipleChoice":
         spec["outside"] = linear("summary", hidden, hidden, rows="sequence", after=True) if c.flag("summary_use_proj") else []
-    head = norm("head_norm", narrow, part="norm", after=True) if narrow != hidden else transform(spec)
-    return topped(c, task, spec, pooled=(), head=head, dense=True, spare_bias=False)
+    return topped(c, task, spec, pooled=(), head=narrow_head(spec, narrow), dense=True, spare_bias=False)
 
 
 def mobilebert(c: Config, task: Any) -> Spec:

@@ -5,7 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from llmcalc.importers.config import Config
-from llmcalc.importers.families.heads import LANGUAGE, boxes, encoder, purpose, refused, topped, transform, unfit
+from llmcalc.importers.families.heads import (
+    LANGUAGE,
+    boxes,
+    encoder,
+    headless,
+    narrow_head,
+    purpose,
+    refused,
+    topped,
+    transform,
+    unfit,
+)
 from llmcalc.importers.families.tensors import linear, norm, table
 from llmcalc.importers.shape import Spec, every, heads_of, layer_types, usual_biases
 
@@ -105,8 +116,7 @@ def eurobert(c: Config, task: Any) -> Spec:
         rows = "token" if c.text("classifier_pooling") == "late" else "sequence"
         hidden = spec["hidden"]
         dense = linear("classifier_dense", hidden, hidden, rows=rows, after=True)
-        outside = [*dense, *linear("classifier", task.labels, hidden, rows=rows, after=True)]
-        return {**spec, "head": False, "tied_head": None, "head_bias": None, "outside": outside}
+        return headless(spec, [*dense, *linear("classifier", task.labels, hidden, rows=rows, after=True)])
     return topped(c, task, spec, pooled=(), head=[], spare_bias=False)
 
 
@@ -144,8 +154,7 @@ def rembert(c: Config, task: Any) -> Spec:
     """RemBERT (Chung et al. 2020): a narrow embedding, and a wide head that is never tied to it."""
     spec = encoder(c, task, embedding_dim=c.count("input_embedding_size"))
     if purpose(task) in LANGUAGE:
-        outside = wide_head(spec, c.count("output_embedding_size"))
-        return {**spec, "head": False, "tied_head": None, "head_bias": None, "outside": outside}
+        return headless(spec, wide_head(spec, c.count("output_embedding_size")))
     return topped(c, task, spec, pooled=("Model", "ForSequenceClassification", "ForMultipleChoice"))
 
 
@@ -156,8 +165,7 @@ def roformer(c: Config, task: Any) -> Spec:
     spec["outside"] = table("sines", c.count("max_position_embeddings"), hidden // spec["heads"], part="positions")
     if narrow != hidden:
         spec["embedding_dim"] = narrow
-    head = norm("head_norm", narrow, part="norm", after=True) if narrow != hidden else transform(spec)
-    return topped(c, task, spec, pooled=(), head=head, dense=True)
+    return topped(c, task, spec, pooled=(), head=narrow_head(spec, narrow), dense=True)
 
 
 def bert_generation(c: Config, task: Any) -> Spec:
@@ -177,11 +185,6 @@ def layoutlm(c: Config, task: Any) -> Spec:
     return topped(c, task, spec, pooled=pooled)
 
 
-def ibert(c: Config, task: Any) -> Spec:
-    """I-BERT: RoBERTa for integers, of the same shape."""
-    return topped(c, task, encoder(c, task), pooled=("Model", "ForMultipleChoice"), dense=True)
-
-
 def splinter(c: Config, task: Any) -> Spec:
     """Splinter: BERT without a pooler."""
     if purpose(task) != "Model":
@@ -192,5 +195,5 @@ def splinter(c: Config, task: Any) -> Spec:
 FAMILIES = {
     "mpnet": mpnet, "esm": esm, "nomic_bert": nomic_bert, "gte": gte, "jina_embeddings_v3": jina_v3, "eurobert": eurobert,
     "ultrabert": ultrabert, "esmc": esmc, "rembert": rembert, "roformer": roformer, "bert-generation": bert_generation,
-    "layoutlm": layoutlm, "ibert": ibert, "splinter": splinter,
+    "layoutlm": layoutlm, "splinter": splinter,
 }  # fmt: skip

@@ -44,10 +44,26 @@ def _shares(layers: int, shared: int) -> list[Spec]:
     return [{"reuses_kv": "projections"} if index >= layers - shared and shared else {} for index in range(layers)]
 
 
+def _layer_inputs(c: Config, layers: int, hidden: int, width: int) -> tuple[list[Spec], list[Spec]]:
+    """An embedding for each layer: what each layer has to take its own in, and the tables of all of them."""
+    each = [
+        extra("layer_input_gate", width, hidden),
+        extra("layer_input", hidden, width),
+        extra("layer_input_norm", hidden, part="norm"),
+    ]
+    tables = [
+        extra("layer_embedding", c.count("vocab_size_per_layer_input"), layers * width, part="positions", times=0),
+        extra("layer_projection", layers * width, hidden),
+        extra("layer_projection_norm", width, part="norm"),
+    ]
+    return each, tables
+
+
 def gemma3n_text(c: Config, _: Any) -> Spec:
     """Gemma 3n: alternating updates (AltUp), low-rank residuals (LAuReL), an embedding for each layer, shared caches."""
     layers, hidden = c.layers(), c.count("hidden_size")
     inputs, rank, width = c.count("altup_num_inputs"), c.count("laurel_rank"), c.count("hidden_size_per_layer_input")
+    inputs_of_layer, embeddings = _layer_inputs(c, layers, hidden, width)
     per_layer = [
         extra("altup_scale", hidden),
         extra("altup_correction", inputs, inputs),
@@ -57,14 +73,10 @@ def gemma3n_text(c: Config, _: Any) -> Spec:
         extra("laurel_left", rank, hidden),
         extra("laurel_right", hidden, rank),
         extra("laurel_norm", hidden, part="norm"),
-        extra("layer_input_gate", width, hidden),
-        extra("layer_input", hidden, width),
-        extra("layer_input_norm", hidden, part="norm"),
+        *inputs_of_layer,
     ]
     outside = [
-        extra("layer_embedding", c.count("vocab_size_per_layer_input"), layers * width, part="positions", times=0),
-        extra("layer_projection", layers * width, hidden),
-        extra("layer_projection_norm", width, part="norm"),
+        *embeddings,
         *(extra(f"altup_in_{number}", hidden, hidden) for number in range(1, inputs)),
         *(extra(f"altup_out_{number}", hidden, hidden, after=True) for number in range(1, inputs)),
     ]
@@ -103,19 +115,7 @@ def gemma4_text(c: Config, _: Any) -> Spec:
     """Gemma 4: wider heads and fewer KV heads in the full layers, where keys may serve as values; mixtures beside FFNs."""
     layers, hidden = c.layers(), c.count("hidden_size")
     width, ffn = c.count("hidden_size_per_layer_input", 0, least=0), c.count("intermediate_size")
-    per_layer: list[Spec] = []
-    outside: list[Spec] = []
-    if width:
-        per_layer = [
-            extra("layer_input_gate", width, hidden),
-            extra("layer_input", hidden, width),
-            extra("layer_input_norm", hidden, part="norm"),
-        ]
-        outside = [
-            extra("layer_embedding", c.count("vocab_size_per_layer_input"), layers * width, part="positions", times=0),
-            extra("layer_projection", layers * width, hidden),
-            extra("layer_projection_norm", width, part="norm"),
-        ]
+    per_layer, outside = _layer_inputs(c, layers, hidden, width) if width else ([], [])
     moe: Spec | None = None
     if c.flag("enable_moe_block"):
         count = c.count("num_experts")

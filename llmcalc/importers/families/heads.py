@@ -29,6 +29,24 @@ def refused(c: Config, task: Any) -> Exception:
     return c.error("architectures", f"{task.architecture} has a head that llmcalc does not know; name the bare model's class")
 
 
+def headless(spec: Spec, outside: list[Spec]) -> Spec:
+    """The spec with these tensors behind the layers in place of the vocabulary's matrix."""
+    return {**spec, "head": False, "tied_head": None, "head_bias": None, "outside": outside}
+
+
+def discriminator(spec: Spec) -> Spec:
+    """ELECTRA's pre-training: a linear, and whether each token was replaced."""
+    dense = linear("head_dense", spec["hidden"], spec["hidden"], rows=None, after=True)
+    return headless(spec, [*dense, *linear("classifier", 1, spec["hidden"], rows=None, after=True)])
+
+
+def said_windows(c: Config, depth: int) -> list[Spec]:
+    """Longformer's blocks: one window for all layers, or one for each."""
+    said = c.get("attention_window")
+    widths = c.each("attention_window", depth, int) if isinstance(said, list) else [c.count("attention_window")] * depth
+    return [{"window": width} for width in widths or ()]
+
+
 def unfit(c: Config, key: str, why: str) -> Exception:
     """The error for a value that cannot be counted."""
     return c.error(key, f"{c.get(key)!r} cannot be counted: {why}")
@@ -98,6 +116,11 @@ def transform(spec: Spec, width: int | None = None) -> list[Spec]:
         *linear("head_dense", width, spec["hidden"], rows="logit", after=True),
         *norm("head_norm", width, part="norm", after=True),
     ]
+
+
+def narrow_head(spec: Spec, narrow: int) -> list[Spec]:
+    """What stands before a head as narrow as the embedding: BERT's linear and norm, or where the widths differ the norm alone."""
+    return norm("head_norm", narrow, part="norm", after=True) if narrow != spec["hidden"] else transform(spec)
 
 
 def topped(

@@ -6,6 +6,7 @@ from typing import Any
 
 from llmcalc.importers.config import Config
 from llmcalc.importers.families.hybrid_linear import delta_net, first_dense, gated_attention, kimi_delta, kimi_layers, qwen_mixture
+from llmcalc.importers.families.latent import index_of
 from llmcalc.importers.families.recurrent import kinds
 from llmcalc.importers.shape import Spec, by_type, decoder, every, extra
 
@@ -49,10 +50,7 @@ def glm5_next_text(c: Config, _: Any) -> Spec:
     types = ["full_attention" if kind == "indexed_attention" else kind for kind in kinds(c, depth, usual)]
     mixer = kimi_delta(c, c.sub("linear_attn_config"))
     spec = kimi_layers(c, types, first_dense(c, depth, 3), mixer, q_rank=c.count("q_lora_rank"))
-    index = {
-        "heads": c.count("index_n_heads"), "dim": c.count("index_head_dim"), "top_k": c.count("index_topk"), "type": "pools",
-        "pool": c.count("index_kpool"),
-    }  # fmt: skip
+    index = index_of(c, type="pools", pool=c.count("index_kpool"))
     streams = [tensor for name in ("attention", "ffn") for tensor in _hyper_connection(name, c.count("hc_mult"), hidden)]
     scores = _glm_indexes(c, depth)
     blocks = [

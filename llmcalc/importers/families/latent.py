@@ -54,11 +54,14 @@ def listed(c: Config, _: Any) -> Spec:
     return {**spec, "blocks": sparse_layers(c, usual, routed(c))}
 
 
+def index_of(c: Config, **more: Any) -> Spec:
+    """The index that picks tokens: its heads, their dim, and how many tokens it picks."""
+    return {"heads": c.count("index_n_heads"), "dim": c.count("index_head_dim"), "top_k": c.count("index_topk"), **more}
+
+
 def indexed(c: Config, _: Any) -> Spec:
     """DeepSeek-V3.2 and GLM-5: an index in every layer picks the tokens that attention looks at."""
-    spec = listed(c, _)
-    index = {"heads": c.count("index_n_heads"), "dim": c.count("index_head_dim"), "top_k": c.count("index_topk")}
-    return {**spec, "index": index}
+    return {**listed(c, _), "index": index_of(c)}
 
 
 def shared_index(c: Config, task: Any) -> Spec:

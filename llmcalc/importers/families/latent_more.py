@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from llmcalc.importers.config import Config
-from llmcalc.importers.families.latent import hyper_connections, hyper_head, indexed, latent_decoder
+from llmcalc.importers.families.latent import hyper_connections, hyper_head, index_of, indexed, latent_decoder
 from llmcalc.importers.families.mixture import after, both, routed, sparse_layers
 from llmcalc.importers.shape import Spec, biases, by_type, extra, layer_types, trimmed
 
@@ -102,7 +102,6 @@ def dots3_note(c: Config, _: Any) -> Spec:
         "rope_dim": c.count("swa_qk_rope_head_dim", other("head_dim", 256) - nope),
         "v_dim": other("v_head_dim", 128),
     }
-    index = {"heads": c.count("index_n_heads"), "dim": c.count("index_head_dim"), "top_k": c.count("index_topk")}
 
     def rotary_norm(mla: Spec) -> list[Spec]:
         return [extra("k_rotary_norm", mla["rope_dim"], part="norm")]
@@ -110,7 +109,7 @@ def dots3_note(c: Config, _: Any) -> Spec:
     full = {"extra": rotary_norm(spec["mla"])}
     blocks: dict[str, Spec] = {
         "full_attention": full,
-        "indexed_attention": {**full, "index": index},
+        "indexed_attention": {**full, "index": index_of(c)},
         "sliding_attention": trimmed(
             {
                 "heads": other("num_attention_heads", 64),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from llmcalc.importers.config import Config
-from llmcalc.importers.families.dense import pattern_period, rotated_layers, shorter_window, used_window, windows
+from llmcalc.importers.families.dense import late_windows, pattern_period, rotated_layers, shorter_window, used_window, windows
 from llmcalc.importers.shape import Spec, biases, decoder, every, trimmed
 
 
@@ -178,14 +178,9 @@ def routed(c: Config, **more: Any) -> Spec:
 def dots1(c: Config, _: Any) -> Spec:
     """dots.llm1: DeepSeek's mixture under Qwen 3's attention."""
     spec = decoder(c, qk_norm="head", biases=biases(attention=c.flag("attention_bias")))
-    window, first = c.maybe("sliding_window"), c.count("first_k_dense_replace", 0, least=0)
-    after = c.count("max_window_layers", spec["layers"], least=0)
-    usual = ["sliding_attention" if window and index >= after else "full_attention" for index in range(spec["layers"])]
-    moe = routed(c)
-    return {
-        **spec,
-        "blocks": both([{"moe": moe} if index >= first else {} for index in range(spec["layers"])], windows(c, usual, window)),
-    }
+    first, moe = c.count("first_k_dense_replace", 0, least=0), routed(c)
+    sparse: list[Spec] = [{"moe": moe} if at else {} for at in after(spec["layers"], first)]
+    return {**spec, "blocks": both(sparse, late_windows(c, c.maybe("sliding_window")))}
 
 
 def solar_open(c: Config, _: Any) -> Spec:
@@ -193,11 +188,15 @@ def solar_open(c: Config, _: Any) -> Spec:
     return decoder(c, ffn=None, biases=biases(qkv=c.flag("attention_bias")), moe=routed(c))
 
 
+def gated_sandwich(c: Config) -> Spec:
+    """A decoder with a gate on its attention, a norm on each head, and norms on both sides of each sub-layer."""
+    said = biases(attention=c.flag("attention_bias"))
+    return decoder(c, qk_norm="head", output_gate="full", norm_placement="sandwich", biases=said)
+
+
 def afmoe(c: Config, _: Any) -> Spec:
     """Trinity (Arcee): gated attention, norms on both sides, every fourth layer full."""
-    spec = decoder(
-        c, qk_norm="head", output_gate="full", norm_placement="sandwich", biases=biases(attention=c.flag("attention_bias"))
-    )
+    spec = gated_sandwich(c)
     layers = spec["layers"]
     usual = every(layers, c.count("global_attn_every_n_layers", 4), "sliding_attention", "full_attention")
     moe = experts(c, c.count("moe_intermediate_size"), shared=c.count("num_shared_experts", 0, least=0),

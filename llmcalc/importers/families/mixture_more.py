@@ -6,7 +6,7 @@ from typing import Any
 
 from llmcalc.importers.config import Config
 from llmcalc.importers.families.dense import windows
-from llmcalc.importers.families.mixture import after, both, experts, sparse_layers
+from llmcalc.importers.families.mixture import after, both, experts, gated_sandwich, sparse_layers
 from llmcalc.importers.shape import Spec, biases, by_type, decoder, every, extra, layer_types, usual_biases
 
 
@@ -97,9 +97,7 @@ def kolibri1(c: Config, _: Any) -> Spec:
 
 def beam(c: Config, _: Any) -> Spec:
     """Beam: gated attention with one bias per head on the gate, norms on both sides, every sixth layer and the last one full."""
-    spec = decoder(
-        c, qk_norm="head", output_gate="full", norm_placement="sandwich", biases=biases(attention=c.flag("attention_bias"))
-    )
+    spec = gated_sandwich(c)
     layers = spec["layers"]
     usual = every(layers, 6, "sliding_attention", "full_attention")
     usual[-1] = "full_attention"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from llmcalc.importers.config import Config
-from llmcalc.importers.families.heads import SPARSE, idle_cross_attention, unfit
+from llmcalc.importers.families.heads import SPARSE, idle_cross_attention, said_windows, unfit
 from llmcalc.importers.families.seq2seq import SEQ2SEQ, apart, finished
 from llmcalc.importers.families.seq2seq_bart import POST, PRE, both, classes
 from llmcalc.importers.families.tensors import linear, norm, table
@@ -60,10 +60,7 @@ def led(c: Config, task: Any) -> Spec:
     own = table("positions", rows, hidden, part="positions")
     spec = both(c, context=rows, positions="none", outside=own, **POST)
     encoder = spec["encoder"]
-    depth = encoder["layers"]
-    said = c.get("attention_window")
-    windows = c.each("attention_window", depth, int) if isinstance(said, list) else [c.count("attention_window")] * depth
-    encoder["blocks"] = [{"window": window} for window in windows or ()]
+    encoder["blocks"] = said_windows(c, encoder["layers"])
     encoder["global_attention"] = True
     encoder["outside"] = table("positions", c.count("max_encoder_position_embeddings"), hidden, part="positions")
     spec = {**spec, "global_attention": False, "note": SPARSE}

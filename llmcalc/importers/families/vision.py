@@ -216,8 +216,8 @@ def glm4v(c: Config, task: Any) -> Spec:
     return model(c, task, tower(c))
 
 
-def video_llama(c: Config, task: Any) -> Spec:
-    """VideoLLaMA 3: two matrices."""
+def two_matrices(c: Config, task: Any) -> Spec:
+    """VideoLLaMA 3, DeepSeek-VL: two matrices."""
     vision = tower(c)
     return model(c, task, vision, two_linears(width(c), vision["hidden"]))
 
@@ -243,6 +243,7 @@ FAMILIES = {
     "idefics2": idefics2,
     "internvl": internvl,
     "qianfan_ocr": internvl,
-    "video_llama_3": video_llama,
+    "video_llama_3": two_matrices,
+    "deepseek_vl": two_matrices,
     "hyperclovax_vision_v2": hyperclovax,
 }  # fmt: skip

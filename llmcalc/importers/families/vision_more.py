@@ -7,7 +7,7 @@ from typing import Any
 from llmcalc.importers.config import Config
 from llmcalc.importers.families.tensors import Tensors, attention, every, linear, mlp, norm, table
 from llmcalc.importers.families.towers import merger, tower
-from llmcalc.importers.families.vision import alone, merged, model, own_head, text_of, ties_inside, two_linears, width
+from llmcalc.importers.families.vision import alone, merged, model, own_head, text_of, ties_inside, width
 from llmcalc.importers.families.vision_conv import davit, sam, sam_neck, vq
 from llmcalc.importers.shape import Spec
 
@@ -184,12 +184,6 @@ def janus(c: Config, task: Any) -> Spec:
     return spec if alone(c, task) else _tower_outside(spec, making)
 
 
-def deepseek(c: Config, task: Any) -> Spec:
-    """DeepSeek-VL: SigLIP and two matrices."""
-    vision = tower(c)
-    return model(c, task, vision, two_linears(width(c), vision["hidden"]))
-
-
 def deepseek_hybrid(c: Config, task: Any) -> Spec:
     """DeepSeek-VL with SAM beside SigLIP for high resolution; each gives half of the projector's input."""
     vision, high, h = tower(c), c.sub("high_res_vision_config"), width(c)
@@ -288,6 +282,6 @@ FAMILIES = {
     **dict.fromkeys(("aya_vision", "cohere2_vision"), aya),
     **dict.fromkeys(("blip-2", "instructblip", "instructblipvideo"), blip2),
     "lfm2_vl": lfm2, "kimi_k25": kimi, "ernie4_5_vl_moe": ernie, "aria": aria, "paddleocr_vl": paddle, "minimax_m3_vl": minimax,
-    "ovis2": ovis2, "molmo2": molmo2, "got_ocr2": got, "pp_chart2table": got, "janus": janus, "deepseek_vl": deepseek,
+    "ovis2": ovis2, "molmo2": molmo2, "got_ocr2": got, "pp_chart2table": got, "janus": janus,
     "deepseek_vl_hybrid": deepseek_hybrid, "mllama": mllama, "florence2": florence2,
 }  # fmt: skip

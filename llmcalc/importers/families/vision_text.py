@@ -14,7 +14,7 @@ from llmcalc.importers.shape import Spec, biases, by_type, decoder, extra, layer
 SAME = {
     "qwen2_vl_text": "qwen2", "qwen2_5_vl_text": "qwen2", "qwen2_5_omni_text": "qwen2", "qwen3_vl_text": "qwen3",
     "glm4v_moe_text": "glm4_moe", "granite4_vision_text": "granite",
-    "paddleocr_vl_text": "ernie4_5", "hunyuan_vl_text": "hunyuan_v1_dense",
+    "paddleocr_vl_text": "ernie4_5", "hunyuan_vl_text": "hunyuan_v1_dense", "emu3_text_model": "llama",
 }  # fmt: skip
 
 
@@ -101,11 +101,6 @@ def ernie(c: Config, _: Any) -> Spec:
     return decoder(c, ffn=None, biases=biases(attention=bias, ffn=bias), blocks=blocks)
 
 
-def emu3(c: Config, _: Any) -> Spec:
-    """Emu 3's: Llama."""
-    return decoder(c, biases=usual_biases(c))
-
-
 FAMILIES = {
     **dict.fromkeys(SAME, same),
     "qwen3_omni_moe_text": omni3,
@@ -114,6 +109,5 @@ FAMILIES = {
     "mllama_text_model": mllama,
     "aria_text": aria,
     "molmo2_text": molmo2,
-    "emu3_text_model": emu3,
     "ernie4_5_vl_moe_text": ernie,
 }
