@@ -296,13 +296,38 @@ def test_shares_of_all_ranks_are_the_whole(zero: str, offload: str) -> None:
     assert (held.gathered > 0) == (zero in ("3", "fsdp"))
 
 
-def test_gathered_layers() -> None:
-    """Two of GPT-2's largest units in 16 bits, one more as gradients: its embedding, and a layer beside it."""
+LAYER, ENDS, POSITIONS = 12 * H * H + 13 * H, V * H + 2 * H, 1024 * H
+
+
+@pytest.mark.parametrize(
+    ("layout", "expected"),
+    [
+        # DeepSpeed: the embedding and a layer beside it, and the embedding's gradient.
+        ({"zero": "3"}, 2 * (V * H + LAYER) + 2 * V * H),
+        ({"zero": "3", "prefetch": 0}, 2 * V * H + 2 * V * H),
+        # FSDP: the root, two layers, gradients of the root and of a layer.
+        ({"zero": "fsdp"}, 2 * (ENDS + POSITIONS + 2 * LAYER) + 2 * (ENDS + POSITIONS + LAYER)),
+        ({"zero": "fsdp", "prefetch": 0}, 2 * (ENDS + POSITIONS + LAYER) + 2 * (ENDS + POSITIONS + LAYER)),
+        # Summed in fp32, the root's copy is the largest.
+        ({"zero": "fsdp", "reduce_dtype": "fp32"}, 2 * (ENDS + POSITIONS + 2 * LAYER) + (2 + 4) * (ENDS + POSITIONS)),
+        # A stage of a pipeline keeps all of it.
+        ({"zero": "fsdp", "pp": 2, "reduce_dtype": "fp32"}, (2 + 4) * (V * H + POSITIONS + 6 * LAYER)),
+    ],
+)
+def test_gathered_layers(layout: dict[str, Any], expected: int) -> None:
+    """GPT-2's layers and what is outside of them, in 16 bits."""
     gpt2 = resolve.model("gpt2").blueprint
-    layer, table = 12 * H * H + 13 * H, V * H
-    for prefetch, weights in ((0, table), (1, table + layer)):
-        layout = Layout(dp=4, zero="fsdp", prefetch=prefetch)
-        assert plan(gpt2, Recipe(S), layout).stages[0].held.gathered == 2 * weights + 2 * table
+    assert plan(gpt2, Recipe(S), Layout(dp=4, **layout)).stages[0].held.gathered == expected
+
+
+def test_shards_in_fp32() -> None:
+    """FSDP's mixed precision: 16 bytes of each element are divided, and layers gathered in 16 bits."""
+    gpt2 = resolve.model("gpt2").blueprint
+    alike, mixed = (plan(gpt2, Recipe(S), Layout(dp=4, zero="fsdp", shard_dtype=dtype)).stages[0].held for dtype in ("", "fp32"))
+    assert (mixed.parameters, mixed.gradients, mixed.gathered) == (2 * alike.parameters, 2 * alike.gradients, alike.gathered)
+    assert mixed.optimizer - 4 * 148 == 2 * (alike.optimizer - 4 * 148)
+    with pytest.raises(UsageError, match="--shard-dtype"):
+        plan(gpt2, Recipe(S), Layout(dp=4, zero="2", shard_dtype="fp32"))
 
 
 @SETTINGS
