@@ -366,6 +366,34 @@ def fits(blueprint: Blueprint, recipe: Recipe, layout: Layout) -> bool:
     return True
 
 
+def test_keys_and_logits_are_kept_as_wide_as_they_are_held() -> None:
+    """Two heads of keys and values over four ranks: each holds one. 50 logits padded to 64: 16 on each."""
+    grouped = made(layers=1, hidden=32, heads=4, kv_heads=2, ffn=64, vocab=50)
+    recipe = Recipe(S, precision="megatron")
+    (stage,) = plan(grouped, recipe, Layout(tp=4, vocab_multiple=16)).stages
+    # Both norms' and both blocks' inputs; q, k, v and the output; the log-sum-exp; gate and up, and their product.
+    assert stage.activations.layers == S * (2 * 4 * 32 + 2 * (8 + 8 + 8 + 8) + 4 + 2 * 3 * 16)
+    assert stage.activations.head == S * (2 * 2 * 32 + 4 * 16)
+    held = {
+        weight.role: [int(side) for side in weight.shape]
+        for weight in on_rank(grouped, Layout(tp=4), chunks(grouped, Layout())[0]).weights
+    }
+    assert (held["k"], held["q"], held["o"], held["embedding"]) == ([8, 32], [8, 32], [32, 8], [13, 32])
+
+
+@SETTINGS
+@given(spec=specs(), layout=layouts())
+def test_one_gpu_sends_nothing_and_many_do(spec: dict[str, Any], layout: Layout) -> None:
+    blueprint, recipe = made(**spec), Recipe(64, precision="megatron")
+    assume(fits(blueprint, recipe, layout))
+    assert traffic(blueprint, recipe, Layout()) == []
+    found = [row for stage in range(layout.pp) for row in traffic(blueprint, recipe, layout, stage)]
+    assert all(row.ranks > 1 and row.calls > 0 and 0 <= row.sent <= 2 * row.carried for row in found)
+    degrees = {"tp": layout.tp, "pp": layout.pp, "dp": layout.dp, "ep": layout.ep}
+    assert {row.link for row in found} <= {name for name, ranks in degrees.items() if ranks > 1}
+    assert {name for name in ("pp", "dp") if degrees[name] > 1} - {"dp" if layout.ep > 1 else ""} <= {row.link for row in found}
+
+
 @SETTINGS
 @given(spec=specs(), layout=layouts())
 def test_ranks_sum_to_the_whole(spec: dict[str, Any], layout: Layout) -> None:
