@@ -296,13 +296,38 @@ def test_shares_of_all_ranks_are_the_whole(zero: str, offload: str) -> None:
     assert (held.gathered > 0) == (zero in ("3", "fsdp"))
 
 
-def test_gathered_layers() -> None:
-    """Two of GPT-2's largest units in 16 bits, one more as gradients: its embedding, and a layer beside it."""
+LAYER, ENDS, POSITIONS = 12 * H * H + 13 * H, V * H + 2 * H, 1024 * H
+
+
+@pytest.mark.parametrize(
+    ("layout", "expected"),
+    [
+        # DeepSpeed: the embedding and a layer beside it, and the embedding's gradient.
+        ({"zero": "3"}, 2 * (V * H + LAYER) + 2 * V * H),
+        ({"zero": "3", "prefetch": 0}, 2 * V * H + 2 * V * H),
+        # FSDP: the root, two layers, gradients of the root and of a layer.
+        ({"zero": "fsdp"}, 2 * (ENDS + POSITIONS + 2 * LAYER) + 2 * (ENDS + POSITIONS + LAYER)),
+        ({"zero": "fsdp", "prefetch": 0}, 2 * (ENDS + POSITIONS + LAYER) + 2 * (ENDS + POSITIONS + LAYER)),
+        # Summed in fp32, the root's copy is the largest.
+        ({"zero": "fsdp", "reduce_dtype": "fp32"}, 2 * (ENDS + POSITIONS + 2 * LAYER) + (2 + 4) * (ENDS + POSITIONS)),
+        # A stage of a pipeline keeps all of it.
+        ({"zero": "fsdp", "pp": 2, "reduce_dtype": "fp32"}, (2 + 4) * (V * H + POSITIONS + 6 * LAYER)),
+    ],
+)
+def test_gathered_layers(layout: dict[str, Any], expected: int) -> None:
+    """GPT-2's layers and what is outside of them, in 16 bits."""
     gpt2 = resolve.model("gpt2").blueprint
-    layer, table = 12 * H * H + 13 * H, V * H
-    for prefetch, weights in ((0, table), (1, table + layer)):
-        layout = Layout(dp=4, zero="fsdp", prefetch=prefetch)
-        assert plan(gpt2, Recipe(S), layout).stages[0].held.gathered == 2 * weights + 2 * table
+    assert plan(gpt2, Recipe(S), Layout(dp=4, **layout)).stages[0].held.gathered == expected
+
+
+def test_shards_in_fp32() -> None:
+    """FSDP's mixed precision: 16 bytes of each element are divided, and layers gathered in 16 bits."""
+    gpt2 = resolve.model("gpt2").blueprint
+    alike, mixed = (plan(gpt2, Recipe(S), Layout(dp=4, zero="fsdp", shard_dtype=dtype)).stages[0].held for dtype in ("", "fp32"))
+    assert (mixed.parameters, mixed.gradients, mixed.gathered) == (2 * alike.parameters, 2 * alike.gradients, alike.gathered)
+    assert mixed.optimizer - 4 * 148 == 2 * (alike.optimizer - 4 * 148)
+    with pytest.raises(UsageError, match="--shard-dtype"):
+        plan(gpt2, Recipe(S), Layout(dp=4, zero="2", shard_dtype="fp32"))
 
 
 @SETTINGS
@@ -339,6 +364,34 @@ def fits(blueprint: Blueprint, recipe: Recipe, layout: Layout) -> bool:
     except LlmcalcError:
         return False
     return True
+
+
+def test_keys_and_logits_are_kept_as_wide_as_they_are_held() -> None:
+    """Two heads of keys and values over four ranks: each holds one. 50 logits padded to 64: 16 on each."""
+    grouped = made(layers=1, hidden=32, heads=4, kv_heads=2, ffn=64, vocab=50)
+    recipe = Recipe(S, precision="megatron")
+    (stage,) = plan(grouped, recipe, Layout(tp=4, vocab_multiple=16)).stages
+    # Both norms' and both blocks' inputs; q, k, v and the output; the log-sum-exp; gate and up, and their product.
+    assert stage.activations.layers == S * (2 * 4 * 32 + 2 * (8 + 8 + 8 + 8) + 4 + 2 * 3 * 16)
+    assert stage.activations.head == S * (2 * 2 * 32 + 4 * 16)
+    held = {
+        weight.role: [int(side) for side in weight.shape]
+        for weight in on_rank(grouped, Layout(tp=4), chunks(grouped, Layout())[0]).weights
+    }
+    assert (held["k"], held["q"], held["o"], held["embedding"]) == ([8, 32], [8, 32], [32, 8], [13, 32])
+
+
+@SETTINGS
+@given(spec=specs(), layout=layouts())
+def test_one_gpu_sends_nothing_and_many_do(spec: dict[str, Any], layout: Layout) -> None:
+    blueprint, recipe = made(**spec), Recipe(64, precision="megatron")
+    assume(fits(blueprint, recipe, layout))
+    assert traffic(blueprint, recipe, Layout()) == []
+    found = [row for stage in range(layout.pp) for row in traffic(blueprint, recipe, layout, stage)]
+    assert all(row.ranks > 1 and row.calls > 0 and 0 <= row.sent <= 2 * row.carried for row in found)
+    degrees = {"tp": layout.tp, "pp": layout.pp, "dp": layout.dp, "ep": layout.ep}
+    assert {row.link for row in found} <= {name for name, ranks in degrees.items() if ranks > 1}
+    assert {name for name in ("pp", "dp") if degrees[name] > 1} - {"dp" if layout.ep > 1 else ""} <= {row.link for row in found}
 
 
 @SETTINGS

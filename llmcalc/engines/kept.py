@@ -14,6 +14,7 @@ from typing import NamedTuple
 from llmcalc.blueprint.parts import Blueprint, Op, Weight
 from llmcalc.engines.layout import Layout
 from llmcalc.engines.recipe import Recipe
+from llmcalc.engines.shards import narrowed
 from llmcalc.errors import NoAnswer
 from llmcalc.quantity import ceil_div
 
@@ -64,8 +65,9 @@ class Kept:
         heads = [op for op in ops if op.kind == "matmul" and op.part == "lm_head" and self.weights[op.weight].split == "vocab"]
         if self.recipe.loss != "plain" or not heads:
             return 0
-        logits = self._size(self.tokens, HALF, int(heads[0].width), divided=self.layout.vocab_parallel)
-        gradient = HALF * int(heads[0].inner) * int(heads[0].width) // (self.layout.tp if self.layout.vocab_parallel else 1)
+        width = self._out(heads[0])
+        logits = self._size(self.tokens, HALF, width, divided=self.layout.vocab_parallel)
+        gradient = HALF * int(heads[0].inner) * width // (self.layout.tp if self.layout.vocab_parallel else 1)
         return max(logits, gradient - logits if self.recipe.precision == "megatron" else 0)
 
     def _size(self, rows: int, item: int, width: int, *, divided: bool) -> int:
@@ -101,6 +103,7 @@ class Kept:
                 # Experts read copies of the rows, one for each that a token goes through.
                 keep(first if wide == first.width else Value((*first.key, "permuted"), wide, divided), op)
                 divided = self._divides(self.weights[op.weight], divided)
+                width = self._out(op) * int(op.repeats)
             elif op.kind == "attention":
                 for name in op.reads:
                     keep(read(name, op), op)
@@ -121,10 +124,18 @@ class Kept:
                     keep(first, op, FP32)
             elif op.kind not in ("lookup", "add", "rotary", "dropout", "scale"):
                 raise NoAnswer(f"{self.blueprint.name}: what training keeps of a {op.kind} is not known")
+            if op.kind == "rotary" and len(op.reads) == 1:
+                width = first.width
             if op.kind in ("lookup", "add"):
                 divided = False
             values[op.writes] = Value((op.name,), width, divided, activation)
         return kept
+
+    def _out(self, op: Op) -> int:
+        """Outputs of a product over all ranks, with what is padded or held by several (heads of keys, fewer than the ranks)."""
+        weight = self.weights[op.weight]
+        ranks = self.layout.tp if weight.split == "column" or (weight.split == "vocab" and self.layout.vocab_parallel) else 1
+        return max(int(narrowed(self.blueprint, weight, self.layout).get("shape", weight.shape)[0]) * ranks, int(op.width))
 
     def _divides(self, weight: Weight, before: bool) -> bool:
         """Whether a product leaves its result divided."""

@@ -22,7 +22,8 @@ class Layout(NamedTuple):
     1, 2 and 3 are DeepSpeed's stages, flat and padded to the ranks; fsdp is stage 3 that divides each tensor by its rows (FSDP2).
     ``shard`` is how many ranks share one set (hybrid sharding; Megatron's distributed-optimizer instances), 0 for all. ``offload``
     to the host: the optimizer with its gradients, or the parameters too. ``reduce_dtype`` is what gradients are held and
-    summed in, as the recipe has them unless said. ``prefetch`` counts layers gathered ahead of the one at work.
+    summed in, as the recipe has them unless said. ``shard_dtype`` is what stage 3 holds its parts and their states in, gathering
+    layers in the recipe's type (FSDP's mixed precision). ``prefetch`` counts layers gathered ahead of the one at work.
     """
 
     tp: int = 1
@@ -38,6 +39,7 @@ class Layout(NamedTuple):
     offload: str = ""
     shard: int = 0
     reduce_dtype: str = ""
+    shard_dtype: str = ""
     vocab_parallel: bool = True
     vocab_multiple: int = 1
     prefetch: int = 1
@@ -74,7 +76,7 @@ class Layout(NamedTuple):
                 raise UsageError(f"--{name} {value}: at least 1")
         words = {
             "zero": (self.zero, ZERO), "schedule": (self.schedule, SCHEDULES), "offload": (self.offload, OFFLOADS),
-            "reduce-dtype": (self.reduce_dtype, ("", *ITEMS)),
+            "reduce-dtype": (self.reduce_dtype, ("", *ITEMS)), "shard-dtype": (self.shard_dtype, ("", *ITEMS)),
         }  # fmt: skip
         for name, (word, allowed) in words.items():
             if word not in allowed:
@@ -88,6 +90,8 @@ class Layout(NamedTuple):
             raise UsageError("--sequence-parallel divides along --tp, which is 1")
         if self.shard and (self.level == 0 or self.copies % self.shard or (self.copies // self.ep) % self.shard):
             raise UsageError(f"--shard {self.shard}: needs --zero, and to divide the {self.copies // self.ep} ranks that share")
+        if self.shard_dtype and (self.level != 3 or recipe.precision == "megatron"):
+            raise UsageError("--shard-dtype is of what --zero 3 or fsdp gathers, and Megatron has a master copy besides")
         if self.offload == "all" and self.level != 3:
             raise UsageError("--offload all moves parameters that --zero 3 or fsdp gathers")
         if self.zero in ("1", "2", "3") and recipe.optimizer.removeprefix(PAGED) in WHOLE and self.copies > 1:

@@ -37,7 +37,8 @@ class Stage(NamedTuple):
     """One rank of a pipeline stage, and all ``ranks`` of it are alike.
 
     ``in_flight`` are the micro-batches whose activations stand at once, by chunk of layers. ``peak_bytes`` counts
-    everything on the GPU. ``placeholders``: where weight gradients are added to fp32 ones in the product's own kernel,
+    everything on the GPU; it is the sum of the rest where Megatron's kernels run, and elsewhere less, for gradients come as
+    activations go. ``placeholders``: where weight gradients are added to fp32 ones in the product's own kernel,
     TransformerEngine gives autograd an empty tensor in their stead, and keeps one of each shape.
     """
 
@@ -150,7 +151,8 @@ def _eager(blueprint: Blueprint, recipe: Recipe, layout: Layout, held: Held, inp
         sizes[phase] += held.gathered
     phase = max(sizes, key=sizes.__getitem__)
     saved = step.replay.saved_bytes
-    return Activations(saved, 0, 0, max(sizes[phase] - saved, 0)), standing + sizes[phase]
+    passing = sizes[phase] - saved - (held.gathered if phase != "step" else 0)
+    return Activations(saved, 0, 0, max(passing, 0)), standing + sizes[phase]
 
 
 def _megatron(blueprint: Blueprint, recipe: Recipe, layout: Layout, held: list[Chunk], flying: tuple[int, ...]) -> Activations:

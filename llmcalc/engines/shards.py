@@ -15,6 +15,8 @@ from llmcalc.engines.ranks import split_of
 from llmcalc.engines.recipe import ITEMS, Recipe
 from llmcalc.quantity import Dim, ceil_div
 
+NF4 = 0.5  # bytes of an element
+
 
 def on_rank(blueprint: Blueprint, layout: Layout, held: list[Chunk]) -> Blueprint:
     """What a rank of the stage with these chunks holds, as a blueprint in plain ints.
@@ -88,6 +90,8 @@ def gradient_item(tensor: Trained, recipe: Recipe, layout: Layout) -> int:
     """Bytes of an element of a gradient, as it is held and summed; LOMO holds none."""
     if recipe.optimizer == "lomo":
         return 0
+    if layout.shard_dtype:
+        return tensor.item
     return ITEMS[layout.reduce_dtype] if layout.reduce_dtype else 4 if recipe.precision == "megatron" else tensor.item
 
 
@@ -133,7 +137,7 @@ def tensors(parameters: Parameters) -> list[Share]:
     for name, group in groups.items():
         first, rows = group[0], sum(int(w.shape[0]) for w in group)
         shape: tuple[Any, ...] = (rows, *first.shape[1:]) if first.copies == 1 else (first.copies, rows, *first.shape[1:])
-        item = 0.5 if first.name in parameters.quantised else parameters.item
+        item = NF4 if first.name in parameters.quantised else parameters.item
         tensor = Trained(name, first.part, shape, first.depth, parameters.item)
         found.append(Share(tensor, first.part == "experts", item, first.layers, name in trains))
     parts = {weight.fused or weight.name: weight for weight in parameters.blueprint.weights}
@@ -172,6 +176,10 @@ def hold(rank: Blueprint, recipe: Recipe, layout: Layout) -> Held:
     """The model states of a rank, ``rank`` being its blueprint."""
     parameters = Parameters(rank, recipe)
     found = tensors(parameters)
+    gathered = _gathered(found, recipe, layout)
+    if layout.shard_dtype:
+        item = ITEMS[layout.shard_dtype]
+        found = [t if t.item == NF4 else t._replace(item=item, trained=t.trained._replace(item=item)) for t in found]
     learning = [tensor for tensor in found if tensor.learns]
     divided = [_cut(tensor, layout) for tensor in learning]
     alone = all(layout.sharers(experts=tensor.experts) == 1 for tensor in learning)
@@ -193,7 +201,6 @@ def hold(rank: Blueprint, recipe: Recipe, layout: Layout) -> Held:
         own = sum(int(t.count) * layout.sharers(experts=t.name == "experts") for t in flat)
     padding = 0 if layout.level == 0 else own - sum(int(tensor.count) for tensor in whole)
     moved = (optimizer + gradients if layout.offload else 0) + (size if layout.offload == "all" else 0)
-    gathered = _gathered(found, recipe, layout)
     elements = sum(int(tensor.trained.count) for tensor in found)
     if layout.offload:
         optimizer = gradients = 0
@@ -206,25 +213,33 @@ def _ranks(tensors: list[Share], layout: Layout) -> list[int]:
 
 def _bytes(tensor: Share, held: Trained) -> int:
     each = int(held.elements)
-    return int(held.tensors) * (ceil_div(each, 2) if tensor.item == 0.5 else int(tensor.item) * each)
+    return int(held.tensors) * (ceil_div(each, 2) if tensor.item == NF4 else int(tensor.item) * each)
 
 
 def _gathered(tensors: list[Share], recipe: Recipe, layout: Layout) -> int:
-    """Whole layers of ZeRO-3: that at work and those fetched ahead, and one layer's gradients before they are summed.
+    """What stage 3 has whole for a while, in the type that is computed in: weights at work, and gradients before they are summed.
 
-    Each layer is a unit, and so is each tensor outside of them. Gathered in the type that is computed in.
+    Each layer is a unit. DeepSpeed gathers each tensor outside of layers by itself; for FSDP they are one, the root, which stays
+    from its first use to its last, its gradients too. Between pipeline stages nothing is divided anew before the last micro-batch:
+    all weights stay, and all gradients (torchtitan).
     """
     if layout.level < 3 or all(ranks == 1 for ranks in _ranks(tensors, layout)):
         return 0
     item = 4 if recipe.precision == "fp32" else 2
+    summed = ITEMS[layout.reduce_dtype] if layout.reduce_dtype else item
     weights: dict[str, int] = {}
-    gradients: dict[str, int] = {}
+    learning: dict[str, int] = {}
     for tensor in tensors:
-        each = int(tensor.trained.elements)
-        stack = tensor.trained.name.partition(".")[0]
-        for unit in [f"{stack}.{layer}" for layer in tensor.layers] or [tensor.trained.name]:
-            weights[unit] = weights.get(unit, 0) + (ceil_div(each, 2) if tensor.item == 0.5 else item * each)
-            gradients[unit] = gradients.get(unit, 0) + (item * each if tensor.learns else 0)
+        each, name = int(tensor.trained.elements), tensor.trained.name
+        alone = "" if layout.zero == "fsdp" else name
+        for unit in [f"{name.partition('.')[0]}.{layer}" for layer in tensor.layers] or [alone]:
+            weights[unit] = weights.get(unit, 0) + (ceil_div(each, 2) if tensor.item == NF4 else item * each)
+            learning[unit] = learning.get(unit, 0) + (each if tensor.learns else 0)
+    if layout.pp > 1:
+        return sum(weights.values()) + summed * sum(learning.values())
     # Summing in another type takes a copy in that type.
-    summed = 1 + (ITEMS[layout.reduce_dtype] / item if layout.reduce_dtype and ITEMS[layout.reduce_dtype] != item else 0)
-    return sum(sorted(weights.values())[-1 - layout.prefetch :]) + int(max(gradients.values()) * summed)
+    copied = item + (summed if summed != item else 0)
+    root, most = item * learning.pop("", 0), copied * max(learning.values(), default=0)
+    whole = weights.pop("", 0)
+    ahead = sum(sorted(weights.values())[-1 - layout.prefetch :])
+    return whole + ahead + max(root + most, root * copied // item)
