@@ -448,6 +448,24 @@ def test_recomputing_keeps_less(spec: dict[str, Any], layout: Layout, eager: boo
     assert ways[0].fullest.peak_bytes == max(stage.peak_bytes for stage in ways[0].stages)
 
 
+@pytest.mark.parametrize("layout", [Layout(tp=2, pp=2, dp=4, zero="1", micro_batches=4), Layout(cp=2, dp=2, ep=2, zero="fsdp")])
+def test_every_model_of_the_catalogue(layout: Layout) -> None:
+    """A figure or a clear refusal for each, and no stage without weights."""
+    answered = 0
+    for name, entry in catalogue.entries("models").items():
+        if entry.data.get("status") == "unpublished":
+            continue
+        blueprint, recipe = resolve.as_trained(resolve.model(name)), Recipe(64, precision="megatron")
+        try:
+            found = plan(blueprint, recipe, layout)
+        except (NoAnswer, UsageError):
+            continue
+        answered += 1
+        assert all(stage.held.states > 0 and stage.peak_bytes > stage.held.states for stage in found.stages), name
+        assert traffic(blueprint, recipe, layout), name
+    assert answered > 250
+
+
 def test_tables() -> None:
     """The table has a row for each stage, marks the one that decides, and results add up to what it shows."""
     layout = Layout(tp=2, pp=2, dp=4, zero="1", sequence_parallel=True, micro_batches=4)

@@ -139,8 +139,9 @@ class Parameters:
             if weight.buffer:
                 parts.append(Quantity.of(weight.name, product((4, weight.depth, weight.copies, *weight.shape)), "bytes"))
             elif weight.role == "token_types":
-                rows = self.weights[f"{weight.name.partition('.')[0]}.positions"].shape[0]
-                parts.append(Quantity.of("position and type ids", product((2 * INT64, rows)), "bytes"))
+                positions = self.weights.get(f"{weight.name.partition('.')[0]}.positions")
+                if positions is not None:
+                    parts.append(Quantity.of("position and type ids", product((2 * INT64, positions.shape[0])), "bytes"))
         for linear in self.packed:
             first = linear.weights[0]
             blocks = ceil_div(product((linear.out, linear.into)), NF4_BLOCK)

@@ -120,7 +120,7 @@ def _ops(
                     _routed(ledger, layout, into, forward + m)
         elif op.kind == "loss" and layout.vocab_parallel:
             ledger.add("loss", "all-reduce", "tp", layout.tp, FP32 * rows, LOSS_SUMS * m)
-        elif op.kind == "attention" and not op.cross:
+        elif op.kind == "attention" and not op.cross and len(op.reads) > 1:  # keys of another layer have been around
             writer = next((o for o in ops if o.writes == op.reads[1]), op)
             heads = max(int(writer.width) // int(op.qk), 1)
             around = HALF * rows * heads * (int(op.qk) + int(op.v)) // layout.tp
