@@ -24,16 +24,15 @@ GROUPS = {
                "The note is how the class agrees with the count that is published: exact, rounded, explained or unverified."),
     "caches": ("Caches of the catalogue", "the class's cache", "Bytes in 16 bits, states in their own dtypes."),
     "work": ("FLOPs of the catalogue", "torch's FlopCounterMode",
-             "The whole square of attention. The counter also sees rotary tables multiplied, and a fallback in plain torch for scans."),
+             "The whole square of attention. The counter also sees rotary tables, and scans as plain torch computes them."),
     "counts": ("Parameters of the rest of the catalogue", "class, or published", ""),
     "printed": ("What makers print", "the makers, rounded",
-                "What a spec says that its makers publish, mostly rounded: 7B may be anything from 6.5 to 7.6. Where the class is "
-                "known, it is among the tables above."),
+                "What a spec says that its makers publish, mostly rounded. Whatever has a class or files is among the other tables too."),
     "configs": ("Published configs", "the repository's files", "config.json as published, beside the count of the files."),
     "files": ("Files, and what loading takes", "listings, logs", "Rounded as printed there, which is part of the error."),
     "runtimes": ("What runtimes log", "logs",
-                 "Room for the cache is off by a share of the GPU's memory, all else by a share of what is logged. What is known of those that "
-                 "are far off is in [conventions](conventions.md#serving)."),
+                 "Room for the cache is off by a share of the GPU's memory, all else by a share of what is logged. What is known of "
+                 "those that are far off is in [conventions](conventions.md#serving)."),
     "steps": ("What a step of training holds", "a step on fake CUDA tensors", "Bytes; `trainable` is parameters."),
     "peaks": ("Peaks of a step of training", "a step on fake CUDA tensors", "Bytes, and the phase of the highest."),
     "adapters": ("Adapters", "litgpt, PEFT", ""),
@@ -115,9 +114,11 @@ def asked() -> str:
     types = [row["model_type"] for row in results.rows()]
     compared = sum(each.group == "matrix" and each.what == "total" for each in figures())
     unread = sum(name in UNREAD for name in types)
+    refused = len(types) - unread - compared
     return (
-        f"`oracle/matrix.jsonl` has {len(types):,} rows of {len(set(types))} types. {compared:,} are compared, {unread:,} are of types that llmcalc "
-        f"refuses by name, and {len(types) - unread - compared:,} are refused for their values. What differs, FLOPs by more than 0.1%, and why:"
+        f"`oracle/matrix.jsonl` has {len(types):,} rows of {len(set(types))} types. {compared:,} are compared, {unread:,} are of "
+        f"types that llmcalc refuses by name, and {refused:,} are refused for their values.\n\n"
+        "What differs, FLOPs by more than 0.1%, and why:"
     )
 
 
@@ -160,18 +161,18 @@ def unused() -> Iterator[str]:
 
 INTRO = """# How far off
 
-Every figure that llmcalc is compared with beside its own, with the error, and nothing left out. Written by `python -m tests.accuracy` from
-`tests/data`, whose README says where each figure comes from; a test holds the page to the rows. Errors are shares of the truth: ours
-is too large where they are positive.
+Every figure that llmcalc is compared with beside its own, with the error, and nothing left out. Written by
+`python -m tests.accuracy` from `tests/data`, whose README says where each figure comes from; a test holds the page to the rows.
+Errors are shares of the truth: ours is too large where they are positive.
 
 Speeds are in [measured speeds](speed.md), training runs and scaling laws in [published runs](runs.md). **Measurements on a GPU
 are missing so far**: `validation/measure_gpu.py` makes them, and no GPU was at hand.
 
 ## In sum
 
-"Same" is equal, to the last digit that is printed where the truth has decimals. What exact, modelled and estimated mean is said in
-[conventions](conventions.md#kinds-of-truth). Files named in the last rows hold small invented models, among them
-some whose classes are not followed on purpose: what differs there stands [at the end](#small-invented-models), with its reason.
+"Same" is equal, to the last digit that is printed where the truth has decimals; "of 0", something of ours where the truth is 0.
+What exact, modelled and estimated mean is said in [conventions](conventions.md#kinds-of-truth). Files named in the last rows hold small invented models, among them
+some whose classes are not followed on purpose: what differs there stands [at the end](#small-invented-models), with the reason.
 """
 
 

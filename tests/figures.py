@@ -147,6 +147,9 @@ def invented() -> Iterator[Figure]:
     for row in test_recurrent.ROWS:
         name, it = row["config"]["model_type"], test_recurrent.imported(row["config"])
         yield from counted("recurrent", name, it, row)
+        if "grows" in row:
+            grows = sum(int(cache.depth) * int(cache.width) for cache in it.caches if cache.per == "token")
+            yield Figure("recurrent", name, "elements of a token", grows, sum(row["grows"].values()))
         if "state_bytes" in row:
             times = test_recurrent.OTHER_STATES.get(name, 1)
             note = test_import.CACHE_OTHERWISE.get(name, "")
@@ -174,9 +177,9 @@ def published_files() -> Iterator[Figure]:
     for row in sizes.SIZES:
         quant, container = resolve.method(row["quant"]), catalogue.quant_spec(row["quant"])[1].container
         file = files.file_of(resolve.model(row["model"]).blueprint, quant, container=container or "safetensors")
-        ours = {"bits_per_weight": file.bits_per_weight, "tensor_bytes": file.weight_bytes, "file_bytes": file.file_bytes}
+        made = {"bits_per_weight": file.bits_per_weight, "tensor_bytes": file.weight_bytes, "file_bytes": file.file_bytes}
         about = f"{row['model']}, {row['quant']}"
-        yield Figure("files", row["id"], what[row["key"]], ours[row["key"]], row["value"], row.get("note", ""), about=about)
+        yield Figure("files", row["id"], what[row["key"]], made[row["key"]], row["value"], row.get("note", ""), about=about)
     for row in sizes.LOADED:
         quant = resolve.method(row["quant"]) if row["quant"] else resolve.unquantised()
         held = ranks.rank_bytes(resolve.model(row["model"]).blueprint, quant, row["tp"], vocab_multiple=64,

@@ -16,8 +16,9 @@ def test_the_page_is_what_the_rows_say() -> None:
 @pytest.mark.parametrize(
     ("group", "name"),
     [
-        ("models", "models.jsonl"), ("counts", "counts.jsonl"), ("configs", "real_configs.jsonl"), ("steps", "training-memory.jsonl"),
-        ("peaks", "training-memory.jsonl"), ("adapters", "peft.jsonl"), ("files", "inference_sizes.jsonl"),
+        ("models", "models.jsonl"), ("counts", "counts.jsonl"), ("configs", "real_configs.jsonl"),
+        ("steps", "training-memory.jsonl"), ("peaks", "training-memory.jsonl"), ("adapters", "peft.jsonl"),
+        ("files", "inference_sizes.jsonl"),
     ],
 )  # fmt: skip
 def test_no_row_is_left_out(group: str, name: str) -> None:
