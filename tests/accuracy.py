@@ -27,12 +27,13 @@ GROUPS = {
              "The whole square of attention. The counter also sees rotary tables, and scans as plain torch computes them."),
     "counts": ("Parameters of the rest of the catalogue", "class, or published", ""),
     "printed": ("What makers print", "the makers, rounded",
-                "What a spec says that its makers publish, mostly rounded. Whatever has a class or files is among the other tables too."),
+                "What a spec says that its makers publish, mostly rounded. Whatever has a class or files is among "
+                "the other tables too."),
     "configs": ("Published configs", "the repository's files", "config.json as published, beside the count of the files."),
     "files": ("Files, and what loading takes", "listings, logs", "Rounded as printed there, which is part of the error."),
     "runtimes": ("What runtimes log", "logs",
-                 "Room for the cache is off by a share of the GPU's memory, all else by a share of what is logged. What is known of "
-                 "those that are far off is in [conventions](conventions.md#serving)."),
+                 "Room for the cache is off by a share of the GPU's memory, all else by a share of what is logged. What is known "
+                 "of those that are far off is in [conventions](conventions.md#serving)."),
     "steps": ("What a step of training holds", "a step on fake CUDA tensors", "Bytes; `trainable` is parameters."),
     "peaks": ("Peaks of a step of training", "a step on fake CUDA tensors", "Bytes, and the phase of the highest."),
     "adapters": ("Adapters", "litgpt, PEFT", ""),
@@ -118,7 +119,7 @@ def asked() -> str:
     return (
         f"`oracle/matrix.jsonl` has {len(types):,} rows of {len(set(types))} types. {compared:,} are compared, {unread:,} are of "
         f"types that llmcalc refuses by name, and {refused:,} are refused for their values.\n\n"
-        "What differs, FLOPs by more than 0.1%, and why:"
+        "What differs, FLOPs by more than 0.1%. The reasons are those that `tests/test_import.py` states for a type:"
     )
 
 
@@ -171,8 +172,9 @@ are missing so far**: `validation/measure_gpu.py` makes them, and no GPU was at 
 ## In sum
 
 "Same" is equal, to the last digit that is printed where the truth has decimals; "of 0", something of ours where the truth is 0.
-What exact, modelled and estimated mean is said in [conventions](conventions.md#kinds-of-truth). Files named in the last rows hold small invented models, among them
-some whose classes are not followed on purpose: what differs there stands [at the end](#small-invented-models), with the reason.
+What exact, modelled and estimated mean is said in [conventions](conventions.md#kinds-of-truth). Files named in the last rows
+hold small invented models, among them some whose classes are not followed on purpose: what differs there stands
+[at the end](#small-invented-models), with the reason.
 """
 
 
