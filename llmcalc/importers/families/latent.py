@@ -90,7 +90,9 @@ def minicpm3(c: Config, _: Any) -> Spec:
 
 def longcat_flash(c: Config, _: Any) -> Spec:
     """LongCat-Flash: each layer is two of attention and FFN, with a mixture beside the first; some experts do nothing."""
-    layers, bias = c.count("num_layers", most=10_000), c.flag("attention_bias")
+    # Some files count the halves of layers in place of the layers.
+    halves = c.says("num_hidden_layers")
+    layers, bias = max(1, c.layers() // 2) if halves else c.count("num_layers", most=10_000), c.flag("attention_bias")
     ffn = c.count("ffn_hidden_size")
     moe = {
         "experts": c.count("n_routed_experts"),
