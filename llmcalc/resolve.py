@@ -19,17 +19,13 @@ DEFAULT_CONTEXT = 8192
 
 
 class Model(NamedTuple):
-    """A model that was asked for; ``notes`` say how it was come by, where it is no entry of the catalogue.
-
-    ``checkpoint`` is what its files hold, where it was asked for by them.
-    """
+    """A model that was asked for; ``notes`` say how it was come by, where it is no entry of the catalogue."""
 
     name: str
     spec: ModelSpec
     blueprint: Blueprint
     path: Path
     notes: tuple[str, ...] = ()
-    checkpoint: "Checkpoint | None" = None
 
 
 def _spec_file(text: str) -> Path | None:
@@ -82,7 +78,9 @@ def as_trained(model: Model) -> Blueprint:
 
 def _is_elsewhere(text: str) -> bool:
     """Whether MODEL means files, or a repository that the catalogue does not have."""
-    if not any(mark in text for mark in "./\\@") and not Path(text).is_dir():
+    # A name of the catalogue may have a point in it, which is no reason to import what reads files.
+    pointed = "." in text and (Path(text).exists() or not catalogue.knows("models", text))
+    if not pointed and not any(mark in text for mark in "/\\@") and not Path(text).is_dir():
         return False
     from llmcalc.importers import sources
 
@@ -111,7 +109,7 @@ def lowered(found: "sources.Found", text: str) -> Model:
         assert found.checkpoint is not None
         spec = ModelSpec(family="tensors", sources=[found.checkpoint.source])
         blueprint = stored.bare(found.checkpoint, found.name)
-        return Model(found.name, spec, blueprint, Path(text), tuple(notes), found.checkpoint)
+        return Model(found.name, spec, blueprint, Path(text), tuple(notes))
     spec = built(found.spec, text)
     blueprint = lower(spec, found.name)
     if found.checkpoint is None:
@@ -119,7 +117,7 @@ def lowered(found: "sources.Found", text: str) -> Model:
     from llmcalc.importers import stored
 
     compared = stored.compare(blueprint, found.checkpoint)
-    model = Model(found.name, spec, compared.blueprint, Path(text), (), found.checkpoint)
+    model = Model(found.name, spec, compared.blueprint, Path(text))
     notes += [*compared.notes, *_unlike(model, found.checkpoint)]
     return model._replace(notes=tuple(f"{found.name}: {note}" for note in notes))
 
@@ -133,7 +131,7 @@ def _unlike(model: Model, checkpoint: "Checkpoint") -> list[str]:
     held = sum(tensor.bytes for tensor in checkpoint.tensors)
     if abs(held - predicted) <= 0.005 * predicted:
         return []
-    return [f"the files hold {held:,} bytes of tensors, {word} would be {predicted:,}: weights takes the files', fit the latter"]
+    return [f"the files hold {held:,} bytes of tensors, {word} would be {predicted:,}, which weights and fit go by"]
 
 
 def built(data: dict[str, Any], source: str) -> ModelSpec:

@@ -31,7 +31,7 @@ def solved(
         return _largest_models(question, models, cards), []
     found: list[Row] = []
     said: list[str] = []
-    solver: Solver = {"context": _context, "batch": _batch, "gpus": _gpus, "gpu": _gpu, "quant": _quant}[what]
+    solver: Solver = {"context": _largest("context"), "batch": _largest("batch"), "gpus": _gpus, "gpu": _gpu, "quant": _quant}[what]
     for m in models:
         try:
             found += solver(question, m, cards)
@@ -46,26 +46,19 @@ def _method(question: Question, m: resolve.Model) -> Method:
     return resolve.stored_as(m, question.quant, question.dtype)[0]
 
 
-def _context(question: Question, m: resolve.Model, cards: list[hardware.Gpu]) -> list[Row]:
-    """The question again at the largest context; as it was where not even one token fits, or nothing bounds it."""
-    method, found = _method(question, m), []
-    ready = fit_rows.prepared(question, m, method)
-    for card in cards:
-        row = fit_rows.answer(question, m, card, method, ready=ready)
-        most = row.result["max_context"]
-        found.append(fit_rows.answer(question._replace(context=most), m, card, method, ready=ready) if most else row)
-    return found
+def _largest(field: str) -> Solver:
+    """The question again at the largest context or batch; as it was where not even the least fits, or nothing bounds it."""
 
+    def solve(question: Question, m: resolve.Model, cards: list[hardware.Gpu]) -> list[Row]:
+        method, found = _method(question, m), []
+        ready = fit_rows.prepared(question, m, method)
+        for card in cards:
+            row = fit_rows.answer(question, m, card, method, ready=ready)
+            most = row.result[f"max_{field}"]
+            found.append(fit_rows.answer(question._replace(**{field: most}), m, card, method, ready=ready) if most else row)
+        return found
 
-def _batch(question: Question, m: resolve.Model, cards: list[hardware.Gpu]) -> list[Row]:
-    """The question again at the largest batch."""
-    method, found = _method(question, m), []
-    ready = fit_rows.prepared(question, m, method)
-    for card in cards:
-        row = fit_rows.answer(question, m, card, method, ready=ready)
-        most = row.result["max_batch"]
-        found.append(fit_rows.answer(question._replace(batch=most), m, card, method, ready=ready) if most else row)
-    return found
+    return solve
 
 
 def _on_fewest(question: Question, m: resolve.Model, card: hardware.Gpu, method: Method, ready: Ready) -> Row:

@@ -6,7 +6,7 @@ moments; the host's part is multiplied by a factor for what else it holds. No ac
 
 from typing import NamedTuple
 
-MASTER, STATES = 4, 16
+STATES = 16
 HOST_FACTOR = 1.5
 
 

@@ -9,7 +9,7 @@ org/name[@rev]   the same two from the hub
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -92,17 +92,20 @@ def _folder(path: Path) -> Found:
     return _beside(path.resolve().name, config, checkpoint)
 
 
-def _beside(name: str, config: Path, checkpoint: Checkpoint | None) -> Found:
-    """Tensors and the config beside them. Tensors of an architecture that is not known can still be counted."""
-    if not config.is_file():
-        return Found(name, None, checkpoint, ())
+def _found(name: str, read: Callable[[], Imported], checkpoint: Checkpoint | None, notes: tuple[str, ...] = ()) -> Found:
+    """What is read, with the tensors; those of an architecture that is not known can still be counted."""
     try:
-        imported = _json(config)
+        imported = read()
     except UnknownArchitecture as error:
         if checkpoint is None:
             raise
-        return Found(name, None, checkpoint, (f"{error}; counted from the tensors alone",))
-    return Found(name, imported.spec, checkpoint, imported.notes)
+        return Found(name, None, checkpoint, (*notes, f"{error}; counted from the tensors alone"))
+    return Found(name, imported.spec, checkpoint, (*notes, *imported.notes))
+
+
+def _beside(name: str, config: Path, checkpoint: Checkpoint | None) -> Found:
+    """Tensors and the config beside them, if there is one."""
+    return _found(name, lambda: _json(config), checkpoint) if config.is_file() else Found(name, None, checkpoint, ())
 
 
 def _safetensors(path: Path) -> Found:
@@ -123,11 +126,7 @@ def _gguf(path: Path) -> Found:
     checkpoint = gguf.read(path)
     parts = NUMBERED.fullmatch(path.name)
     name = parts["stem"] if parts else path.stem
-    try:
-        imported = from_gguf(checkpoint)
-    except UnknownArchitecture as error:
-        return Found(name, None, checkpoint, (f"{error}; counted from the tensors alone",))
-    return Found(name, imported.spec, checkpoint, imported.notes)
+    return _found(name, lambda: from_gguf(checkpoint), checkpoint)
 
 
 def from_hub(text: str) -> Found:
@@ -136,11 +135,5 @@ def from_hub(text: str) -> Found:
 
     remote = hub.fetch(text, tensors=True)
     source = Source(f"hf.co/{remote.id}/{CONFIG}@{remote.revision[:12]}")
-    try:
-        imported = from_config(remote.config, source, hub=remote.id)
-    except UnknownArchitecture as error:
-        if remote.checkpoint is None:
-            raise
-        notes = (*remote.notes, f"{error}; counted from the tensors alone")
-        return Found(remote.id.rsplit("/", 1)[-1], None, remote.checkpoint, notes)
-    return Found(remote.id.rsplit("/", 1)[-1], imported.spec, remote.checkpoint, (*remote.notes, *imported.notes))
+    name = remote.id.rsplit("/", 1)[-1]
+    return _found(name, lambda: from_config(remote.config, source, hub=remote.id), remote.checkpoint, remote.notes)
