@@ -70,6 +70,11 @@ class Layout(NamedTuple):
 
     def check(self, blueprint: Blueprint, recipe: Recipe) -> None:
         """Raises UsageError for what does not go together, or does not divide."""
+        self.check_words(recipe)
+        self.check_divides(blueprint)
+
+    def check_words(self, recipe: Recipe) -> None:
+        """What any model must hold to."""
         degrees = {"tp": self.tp, "pp": self.pp, "dp": self.dp, "cp": self.cp, "ep": self.ep, "chunks": self.chunks}
         for name, value in (*degrees.items(), ("micro-batches", self.micro_batches), ("vocab-multiple", self.vocab_multiple)):
             if value < 1:
@@ -81,7 +86,10 @@ class Layout(NamedTuple):
         for name, (word, allowed) in words.items():
             if word not in allowed:
                 raise UsageError(f"--{name} {word}: one of {', '.join(filter(None, allowed))}")
-        _check_divides(self, blueprint, recipe)
+        if self.copies % self.ep:
+            raise UsageError(f"--ep {self.ep} does not divide --dp x --cp, {self.copies}")
+        if recipe.seq % (self.cp * (self.tp if self.sequence_parallel else 1)):
+            raise UsageError(f"{recipe.seq} tokens do not divide over --cp {self.cp} and sequence parallelism")
         if self.chunks > 1 and self.schedule != "interleaved":
             raise UsageError("--chunks goes with --schedule interleaved")
         if self.schedule == "interleaved" and self.micro_batches % self.pp:
@@ -99,21 +107,17 @@ class Layout(NamedTuple):
                 f"--optimizer {recipe.optimizer} needs whole matrices, --zero {self.zero} cuts them anywhere: --zero fsdp"
             )
 
-
-def _check_divides(layout: Layout, blueprint: Blueprint, recipe: Recipe) -> None:
-    for op in blueprint.ops:
-        if op.kind == "attention" and int(op.heads) % layout.tp and op.rows in ("token", "encoder_token"):
-            raise UsageError(f"--tp {layout.tp} does not divide the {int(op.heads)} heads of {op.name}")
-    for weight in blueprint.weights:
-        if weight.part == "experts" and int(weight.copies) % layout.ep:
-            raise UsageError(f"--ep {layout.ep} does not divide the {int(weight.copies)} experts of {weight.name}")
-    depth = sum(stack.depth for stack in spread(blueprint))
-    if layout.pp * layout.chunks > depth:
-        raise UsageError(f"{depth} layers are too few for --pp {layout.pp} of {layout.chunks} chunks")
-    if layout.copies % layout.ep:
-        raise UsageError(f"--ep {layout.ep} does not divide --dp x --cp, {layout.copies}")
-    if recipe.seq % (layout.cp * (layout.tp if layout.sequence_parallel else 1)):
-        raise UsageError(f"{recipe.seq} tokens do not divide over --cp {layout.cp} and sequence parallelism")
+    def check_divides(self, blueprint: Blueprint) -> None:
+        """Heads, experts and layers of this model: a question of tp, ep, pp and chunks alone."""
+        for op in blueprint.ops:
+            if op.kind == "attention" and int(op.heads) % self.tp and op.rows in ("token", "encoder_token"):
+                raise UsageError(f"--tp {self.tp} does not divide the {int(op.heads)} heads of {op.name}")
+        for weight in blueprint.weights:
+            if weight.part == "experts" and int(weight.copies) % self.ep:
+                raise UsageError(f"--ep {self.ep} does not divide the {int(weight.copies)} experts of {weight.name}")
+        depth = sum(stack.depth for stack in spread(blueprint))
+        if self.pp * self.chunks > depth:
+            raise UsageError(f"{depth} layers are too few for --pp {self.pp} of {self.chunks} chunks")
 
 
 def spread(blueprint: Blueprint) -> list[Any]:

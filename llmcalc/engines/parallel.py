@@ -11,12 +11,13 @@ from llmcalc.blueprint.parts import Blueprint, Op, without_formulas
 from llmcalc.engines.kept import HALF, Kept
 from llmcalc.engines.layout import Chunk, Layout, chunks, outside, runs
 from llmcalc.engines.recipe import Recipe
-from llmcalc.engines.replay import Replay
+from llmcalc.engines.replay import Moment, Replay
 from llmcalc.engines.shards import Held, hold, on_rank
-from llmcalc.engines.training import PHASES, Step
+from llmcalc.engines.training import PHASES, Step, Training
 from llmcalc.errors import NoAnswer
 
 INT64 = 8
+KERNELS = "Megatron's kernels"
 
 
 class Activations(NamedTuple):
@@ -34,12 +35,11 @@ class Activations(NamedTuple):
 
 
 class Stage(NamedTuple):
-    """One rank of a pipeline stage, and all ``ranks`` of it are alike.
+    """One rank of a pipeline stage, and all ``ranks`` of it are alike; ``training`` has its figures as those of one GPU.
 
-    ``in_flight`` are the micro-batches whose activations stand at once, by chunk of layers. ``peak_bytes`` counts
-    everything on the GPU; it is the sum of the rest where Megatron's kernels run, and elsewhere less, for gradients come as
-    activations go. ``placeholders``: where weight gradients are added to fp32 ones in the product's own kernel,
-    TransformerEngine gives autograd an empty tensor in their stead, and keeps one of each shape.
+    ``in_flight`` are the micro-batches whose activations stand at once, by chunk of layers. ``placeholders``: where weight
+    gradients are added to fp32 ones in the product's own kernel, TransformerEngine gives autograd an empty tensor in their stead,
+    and keeps one of each shape.
     """
 
     stage: int
@@ -48,9 +48,13 @@ class Stage(NamedTuple):
     in_flight: tuple[int, ...]
     held: Held
     activations: Activations
-    input_bytes: int
     placeholders: int
-    peak_bytes: int
+    training: Training
+
+    @property
+    def peak_bytes(self) -> int:
+        """Everything on the GPU at the highest point of the step."""
+        return self.training.peak_bytes
 
 
 class Parallel(NamedTuple):
@@ -90,35 +94,164 @@ def in_flight(layout: Layout, stage: int) -> tuple[int, ...]:
     return tuple(count + max(min(rest - index * p, p), 0) for index, count in enumerate(counts))
 
 
-def plan(blueprint: Blueprint, recipe: Recipe, layout: Layout) -> Parallel:
-    """Every stage's rank. Raises UsageError and NoAnswer as ``training.Step`` does, and for what does not divide."""
-    recipe.check()
-    layout.check(blueprint, recipe)
-    blueprint = without_formulas(blueprint)
-    if not any(op.kind == "loss" for op in blueprint.ops):
-        raise NoAnswer(f"{blueprint.name}: no head, and so no loss to train with")
-    eager = layout.tp == layout.pp == layout.ep == 1 and recipe.precision != "megatron"
-    if not eager and recipe.method != "full":
-        raise NoAnswer(f"{blueprint.name}: what {recipe.method} keeps of divided layers is not known; --tp, --pp and --ep 1")
-    found = []
-    for index, held in enumerate(chunks(blueprint, layout)):
-        rank = on_rank(blueprint, layout, held)
-        states = hold(rank, recipe, layout)
-        flying = in_flight(layout, index)
+class Share(NamedTuple):
+    """What a stage's rank holds, whatever runs on it: its chunks and states, and the empty gradients of Megatron's kernels."""
+
+    chunks: list[Chunk]
+    layers: int
+    held: Held
+    placeholders: int
+
+
+class Pass(NamedTuple):
+    """Bytes that one micro-batch leaves on a stage, for each of its chunks; and what passes beside them."""
+
+    chunks: tuple[tuple[int, int, int], ...]
+    passing: int
+
+    def standing(self, flying: tuple[int, ...]) -> Activations:
+        """With so many micro-batches of each chunk at once."""
+        layers = embedding = head = 0
+        for (layer, before, after), many in zip(self.chunks, flying, strict=True):
+            layers, embedding, head = layers + many * layer, embedding + many * before, head + many * after
+        return Activations(layers, embedding, head, self.passing)
+
+
+class Planner:
+    """Steps of one model, over any number of GPUs. What several of them have in common is made once.
+
+    A layout is four questions that know little of each other: what each stage holds (``_shares``: not of the length, or the
+    micro-batches), what a micro-batch leaves there (``_passes``: not of data parallelism), how many stand at once (the
+    schedule), and, where layers are whole, how one GPU's step goes (``_steps``: of the recipe alone).
+
+    Raises NoAnswer for a model without a loss.
+    """
+
+    def __init__(self, blueprint: Blueprint) -> None:
+        self.blueprint = without_formulas(blueprint)
+        if not any(op.kind == "loss" for op in blueprint.ops):
+            raise NoAnswer(f"{blueprint.name}: no head, and so no loss to train with")
+        self.after = outside(self.blueprint)
+        self.total = sum(w.elements for w in self.blueprint.weights if not w.buffer)
+        self.divided: set[Layout] = set()
+        self.shares: dict[tuple[Recipe, Layout], list[Share]] = {}
+        self.passes: dict[tuple[Recipe, Layout], list[Pass]] = {}
+        self.steps: dict[tuple[Recipe, bool], tuple[Step, dict[str, Moment], Training]] = {}
+
+    def plan(self, recipe: Recipe, layout: Layout) -> Parallel:
+        """Every stage's rank. Raises UsageError and NoAnswer as ``training.Step`` does, and for what does not divide."""
+        recipe.check()
+        layout.check_words(recipe)
+        degrees = Layout(layout.tp, layout.pp, ep=layout.ep, chunks=layout.chunks)
+        if degrees not in self.divided:
+            degrees.check_divides(self.blueprint)
+            self.divided.add(degrees)
+        eager = layout.tp == layout.pp == layout.ep == 1 and (recipe.precision != "megatron" or layout.gpus == 1)
+        if not eager and recipe.method != "full":
+            name = self.blueprint.name
+            raise NoAnswer(f"{name}: what {recipe.method} keeps of divided layers is not known; --tp, --pp and --ep 1")
         inputs = 2 * INT64 * recipe.micro_batch * (recipe.seq // layout.cp)
-        layers = sum(len(layers) for chunk in held for layers in chunk.layers.values())
+        ranks = layout.gpus // layout.pp
+        shares = self._shares(recipe, layout)
         if eager:
-            kept, peak = _eager(blueprint, recipe, layout, states, inputs)
-            empty = 0
-        else:
-            kept = _megatron(blueprint, recipe, layout, held, flying)
-            empty = _placeholders(rank) if recipe.precision == "megatron" else 0
-            peak = states.states + empty + inputs + states.gathered + kept.kept + kept.passing
-        found.append(Stage(index, layout.gpus // layout.pp, layers, flying, states, kept, inputs, empty, peak))
-    return Parallel(layout, tuple(found))
+            (share,) = shares
+            kept, training = self._eager(recipe, layout, share.held, inputs)
+            return Parallel(layout, (Stage(0, ranks, share.layers, (1,), share.held, kept, 0, training),))
+        stages = []
+        for index, (share, one) in enumerate(zip(shares, self._passes(recipe, layout), strict=True)):
+            flying = in_flight(layout, index)
+            kept = one.standing(flying)
+            training = _figures(share, kept, inputs, self.total)
+            stages.append(Stage(index, ranks, share.layers, flying, share.held, kept, share.placeholders, training))
+        return Parallel(layout, tuple(stages))
+
+    def _shares(self, recipe: Recipe, layout: Layout) -> list[Share]:
+        """What the ranks of each stage hold: not a question of the tokens, nor of the schedule."""
+        key = (
+            recipe._replace(seq=1, micro_batch=1, accumulate=1, recompute="none", attention="", keep_logits=False, loss="plain"),
+            layout._replace(micro_batches=1, schedule="", sequence_parallel=False),
+        )  # fmt: skip
+        if key not in self.shares:
+            found = []
+            for own in chunks(self.blueprint, layout):
+                rank = on_rank(self.blueprint, layout, own)
+                layers = sum(len(layers) for chunk in own for layers in chunk.layers.values())
+                empty = placeholders(rank) if recipe.precision == "megatron" else 0
+                found.append(Share(own, layers, hold(rank, recipe, layout), empty))
+            self.shares[key] = found
+        return self.shares[key]
+
+    def _passes(self, recipe: Recipe, layout: Layout) -> list[Pass]:
+        """What a micro-batch leaves on each stage: not a question of the optimizer, nor of data parallelism."""
+        key = (
+            recipe._replace(optimizer="", foreach=False, state_embeddings="", accumulate=1, keep_logits=False),
+            layout._replace(dp=1, ep=1, zero="0", micro_batches=1, schedule="", offload="", shard=0, reduce_dtype="",
+                            shard_dtype="", prefetch=1),
+        )  # fmt: skip
+        if key not in self.passes:
+            kept = Kept(self.blueprint, recipe, layout)
+            self.passes[key] = [self._pass(kept, share.chunks) for share in self._shares(recipe, layout)]
+        return self.passes[key]
+
+    def _pass(self, kept: Kept, held: list[Chunk]) -> Pass:
+        """By Korthikanti's rules; a recomputed layer stands whole while it is at work, one at a time."""
+        found, passing = [], 0
+        for chunk in held:
+            layers = 0
+            for stack, own in chunk.layers.items():
+                for layer in own:
+                    ops = [op for op in self.blueprint.ops if layer in op.layers and op.name.partition(".")[0] == stack]
+                    one = kept.layer(ops, kept.recipe.recompute)
+                    layers += one
+                    passing = max(passing, kept.layer(ops, "none") - one)
+            alone = [op for op in self.blueprint.ops if not op.layers and runs(chunk, op, self.after)]
+            behind: list[Op] = [op for op in alone if self.after[op.name]]
+            found.append((layers, kept.outside(op for op in alone if not self.after[op.name]), kept.outside(behind)))
+            passing = max(passing, kept.at_the_loss(behind))
+        return Pass(tuple(found), passing)
+
+    def _step(self, recipe: Recipe, *, divided: bool) -> tuple[Step, dict[str, Moment], Training]:
+        """One GPU's step kernel by kernel; gradients that are divided leave as soon as their layer is done."""
+        if (recipe, divided) not in self.steps:
+            step = Step(self.blueprint, recipe, seq=recipe.seq, batch=recipe.micro_batch)
+            replay = Replay(step.tape, keep_gradients=False) if divided and not step.resident else step.replay
+            moments = {**step.moments, **replay.peaks}
+            self.steps[recipe, divided] = step, {phase: moments[phase] for phase in PHASES}, step.count()
+        return self.steps[recipe, divided]
+
+    def _eager(self, recipe: Recipe, layout: Layout, held: Held, inputs: int) -> tuple[Activations, Training]:
+        """A rank with whole layers: one GPU's step, of which it holds a part of the states and gathers the rest."""
+        divided = layout.level >= 2 and layout.copies > 1
+        step, moments, alone = self._step(recipe._replace(seq=recipe.seq // layout.cp), divided=divided)
+        standing = {
+            "parameters": held.parameters, "buffers": held.buffers, "inputs": inputs, "optimizer": held.optimizer,
+            "gradients": held.gradients if step.resident or divided else 0,
+        }  # fmt: skip
+        base, found = sum(standing.values()), {}
+        for phase, moment in moments.items():
+            gone = moment.gradients if phase == "step" and (divided or layout.offload) else 0
+            gathered = held.gathered if phase != "step" else 0
+            found[phase] = {
+                **standing, "gradients": standing["gradients"] + moment.gradients - gone, "gathered": gathered,
+                "activations": moment.activations, "temporaries": moment.passing,
+            }  # fmt: skip
+        peaks = {phase: sum(parts.values()) for phase, parts in found.items()}
+        phase = max(peaks, key=peaks.__getitem__)
+        parts, saved = found[phase], step.replay.saved_bytes
+        passing = max(peaks[phase] - base - parts["gathered"] - saved, 0)
+        training = alone._replace(
+            parameter_bytes=held.parameters, gradient_bytes=held.gradients, optimizer_bytes=held.optimizer,
+            buffer_bytes=held.buffers, peaks=peaks, parts={name: parts[name] for name in alone.parts}, kernel=moments[phase].kernel,
+        )  # fmt: skip
+        return Activations(saved, 0, 0, passing), training
 
 
-def _placeholders(rank: Blueprint) -> int:
+def plan(blueprint: Blueprint, recipe: Recipe, layout: Layout) -> Parallel:
+    """One step; a ``Planner`` for many. Raises UsageError and NoAnswer as that does."""
+    return Planner(blueprint).plan(recipe, layout)
+
+
+def placeholders(rank: Blueprint) -> int:
     """Empty 16-bit gradients, one for each shape of a layer's matrices; column-parallel ones that read the same are one."""
     named = {weight.name: weight for weight in rank.weights}
     rows: dict[tuple[object, ...], tuple[int, int]] = {}
@@ -130,46 +263,17 @@ def _placeholders(rank: Blueprint) -> int:
     return sum(HALF * many * width for many, width in set(rows.values()))
 
 
-def _eager(blueprint: Blueprint, recipe: Recipe, layout: Layout, held: Held, inputs: int) -> tuple[Activations, int]:
-    """One rank with whole layers, its step followed kernel by kernel.
-
-    Gradients that are divided leave as soon as their layer is done, and only the rank's part stays; with those of one GPU the
-    figures are ``training.count``'s.
-    """
-    step = Step(blueprint, recipe._replace(seq=recipe.seq // layout.cp), seq=recipe.seq // layout.cp, batch=recipe.micro_batch)
-    divided = layout.level >= 2 and layout.copies > 1
-    replay = Replay(step.tape, keep_gradients=False) if divided and not step.resident else step.replay
-    moments = {**step.moments, **replay.peaks}
-    moments = {phase: moments[phase] for phase in PHASES}
-    standing = held.parameters + held.buffers + held.optimizer + inputs
-    if step.resident or divided:
-        standing += held.gradients
-    sizes = {phase: moment.size for phase, moment in moments.items()}
-    if divided or layout.offload:
-        sizes["step"] -= moments["step"].gradients
-    for phase in ("forward", "backward"):
-        sizes[phase] += held.gathered
-    phase = max(sizes, key=sizes.__getitem__)
-    saved = step.replay.saved_bytes
-    passing = sizes[phase] - saved - (held.gathered if phase != "step" else 0)
-    return Activations(saved, 0, 0, max(passing, 0)), standing + sizes[phase]
-
-
-def _megatron(blueprint: Blueprint, recipe: Recipe, layout: Layout, held: list[Chunk], flying: tuple[int, ...]) -> Activations:
-    """Activations of a stage by Korthikanti's rules; a recomputed layer stands whole while it is at work, one at a time."""
-    kept = Kept(blueprint, recipe, layout)
-    after = outside(blueprint)
-    layers = embedding = head = passing = 0
-    for chunk, many in zip(held, flying, strict=True):
-        for stack, own in chunk.layers.items():
-            for layer in own:
-                ops = [op for op in blueprint.ops if layer in op.layers and op.name.partition(".")[0] == stack]
-                one = kept.layer(ops, recipe.recompute)
-                layers += many * one
-                passing = max(passing, kept.layer(ops, "none") - one)
-        alone = [op for op in blueprint.ops if not op.layers and runs(chunk, op, after)]
-        behind: list[Op] = [op for op in alone if after[op.name]]
-        embedding += many * kept.outside(op for op in alone if not after[op.name])
-        head += many * kept.outside(behind)
-        passing = max(passing, kept.at_the_loss(behind))
-    return Activations(layers, embedding, head, passing)
+def _figures(share: Share, kept: Activations, inputs: int, total: int) -> Training:
+    """A stage where Megatron's kernels run: all gradients stand through the step, and the head passes in the backward phase."""
+    held = share.held
+    states = held.states + inputs + share.placeholders
+    forward = states + held.gathered + kept.kept
+    peaks = {"forward": forward, "backward": forward + kept.passing, "step": states}
+    parts = {
+        "parameters": held.parameters, "buffers": held.buffers, "inputs": inputs, "optimizer": held.optimizer,
+        "gradients": held.gradients, "gathered": held.gathered, "activations": kept.kept,
+        "temporaries": kept.passing + share.placeholders,
+    }  # fmt: skip
+    return Training(
+        held.parameters, held.buffers, inputs, held.gradients, held.optimizer, kept.kept, peaks, parts, KERNELS, total, total
+    )

@@ -21,6 +21,8 @@ from llmcalc.quantity import Dim, Quantity
 
 INT64 = 8
 PHASES = ("forward", "backward", "step")
+# Gathered: whole layers of weights that many GPUs divide.
+PARTS = ("parameters", "buffers", "inputs", "optimizer", "gradients", "gathered", "activations", "temporaries")
 SOURCE = "torch's eager mode and transformers, followed kernel by kernel; docs/conventions.md, Training memory"
 
 
@@ -112,7 +114,7 @@ class Step:
         base = sum(standing.values())
         peaks = {phase: base + self.moments[phase].size for phase in PHASES}
         moment = self.moments[max(peaks, key=peaks.__getitem__)]
-        parts = dict.fromkeys(("parameters", "buffers", "inputs", "optimizer", "gradients", "activations", "temporaries"), 0)
+        parts = dict.fromkeys(PARTS, 0)
         for name, size in (*standing.items(), ("gradients", moment.gradients), ("activations", moment.activations)):
             parts[name] += size
         parts["temporaries"] = moment.passing
