@@ -4,28 +4,45 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from llmcalc.errors import UsageError
+
 if TYPE_CHECKING:
     from llmcalc.blueprint.parts import Blueprint
     from llmcalc.engines.layout import Layout
     from llmcalc.engines.parallel import Parallel, Stage
     from llmcalc.engines.recipe import Recipe
-    from llmcalc.engines.traffic import Traffic
     from llmcalc.report.document import Table
 
 
-def spread(blueprint: Blueprint, recipe: Recipe, layout: Layout, unit: str = "GiB") -> tuple[dict[str, Any], list[Table]]:
-    """The result's keys and the tables. Raises UsageError and NoAnswer as the engines do."""
-    from llmcalc.engines.parallel import plan
+def layout_of(layout: Layout, gpus: int | None, dp: int | None) -> Layout:
+    """The layout with its data parallelism: as typed, or what the other degrees leave of all GPUs. Raises UsageError."""
+    one = layout.tp * layout.pp * layout.cp
+    if gpus is None:
+        return layout._replace(dp=dp or 1)
+    if gpus % one or (dp is not None and dp * one != gpus):
+        degrees = " x ".join(
+            f"--{name} {n}" for name, n in (("tp", layout.tp), ("pp", layout.pp), ("cp", layout.cp), ("dp", dp)) if n
+        )
+        raise UsageError(f"--gpus {gpus} is not {'a multiple of ' if dp is None else ''}{degrees}, {one * (dp or 1)}")
+    return layout._replace(dp=gpus // one)
+
+
+def figures(blueprint: Blueprint, recipe: Recipe, found: Parallel) -> dict[str, Any]:
+    """The keys of a result that say where what stands, and what goes over the links."""
     from llmcalc.engines.traffic import traffic
 
-    found = plan(blueprint, recipe, layout)
-    sent = traffic(blueprint, recipe, layout, found.fullest.stage)
-    result = {
-        "gpus": layout.gpus, "layout": layout._asdict(), "stages": [_stage(stage) for stage in found.stages],
-        "fullest_stage": found.fullest.stage, "peak_bytes": found.fullest.peak_bytes, "imbalance": found.imbalance,
+    fullest = found.fullest
+    sent = traffic(blueprint, recipe, found.layout, fullest.stage) if found.layout.gpus > 1 else []
+    return {
+        "gpus": found.layout.gpus, "layout": found.layout._asdict(), "stages": [_stage(stage) for stage in found.stages],
+        "fullest_stage": fullest.stage, "imbalance": found.imbalance, "host_bytes": fullest.held.host,
         "traffic": [{**row._asdict(), "sent": row.sent} for row in sent],
     }  # fmt: skip
-    return result, [_memory(found, unit), _sent(sent, found.fullest, unit)]
+
+
+def tables(result: dict[str, Any], unit: str) -> list[Table]:
+    """The stages of a result, and the traffic of the one that decides; nothing for one GPU."""
+    return [_memory(result, unit), _sent(result, unit)] if result["gpus"] > 1 else []
 
 
 def _stage(stage: Stage) -> dict[str, Any]:
@@ -41,7 +58,7 @@ def _stage(stage: Stage) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _memory(found: Parallel, unit: str) -> Table:
+def _memory(result: dict[str, Any], unit: str) -> Table:
     """A row for each pipeline stage, whose ranks are alike; the one that decides is set off."""
     from llmcalc.report.document import Table
     from llmcalc.units import show_bytes
@@ -49,40 +66,41 @@ def _memory(found: Parallel, unit: str) -> Table:
     def size(value: int) -> str:
         return show_bytes(value, unit)
 
-    layout, fullest = found.layout, found.fullest
-    degrees = {"tensor": layout.tp, "pipeline": layout.pp, "data": layout.dp, "context": layout.cp, "expert": layout.ep}
-    said = ", ".join(f"{name} {ranks}" for name, ranks in degrees.items() if ranks > 1) or "one"
-    zero = "" if layout.level == 0 else ", fsdp" if layout.zero == "fsdp" else f", ZeRO-{layout.zero}"
-    columns = ("stage", ">?GPUs", ">layers", ">in flight", ">weights", ">?gradients", ">?optimizer", ">activations", ">?passing",
+    columns = ("stage", ">?GPUs", ">layers", ">?in flight", ">weights", ">?gradients", ">?optimizer", ">activations", ">?passing",
                ">peak", "")  # fmt: skip
+    stages, fullest = result["stages"], result["fullest_stage"]
     rows = [
         (
-            str(stage.stage), str(stage.ranks), str(stage.layers), "+".join(map(str, stage.in_flight)), size(stage.held.parameters),
-            size(stage.held.gradients), size(stage.held.optimizer), size(stage.activations.kept),
-            size(stage.activations.passing + stage.held.gathered + stage.placeholders), size(stage.peak_bytes),
-            "decides" if stage is fullest and len(found.stages) > 1 else "",
+            str(stage["stage"]), f"{stage['ranks']:,}", str(stage["layers"]), "+".join(map(str, stage["in_flight"])),
+            size(stage["parameter_bytes"]), size(stage["gradient_bytes"]), size(stage["optimizer_bytes"]),
+            size(stage["activation_bytes"]), size(stage["passing_bytes"] + stage["gathered_bytes"] + stage["placeholder_bytes"]),
+            size(stage["peak_bytes"]), "decides" if stage["stage"] == fullest and len(stages) > 1 else "",
         )
-        for stage in found.stages
+        for stage in stages
     ]  # fmt: skip
-    return Table(f"{layout.gpus} GPUs: {said}{zero}, {layout.schedule}", columns, rows, frozenset({fullest.stage}))
+    return Table(title(result["layout"], result["gpus"]), columns, rows, frozenset({fullest}))
 
 
-def _sent(sent: list[Traffic], stage: Stage, unit: str) -> Table:
+def title(layout: dict[str, Any], gpus: int) -> str:
+    """How the GPUs divide the work."""
+    degrees = {"tensor": "tp", "pipeline": "pp", "data": "dp", "context": "cp", "expert": "ep"}
+    said = ", ".join(f"{name} {layout[degree]}" for name, degree in degrees.items() if layout[degree] > 1)
+    zero = {"0": "", "fsdp": ", fsdp"}.get(layout["zero"], f", ZeRO-{layout['zero']}")
+    schedule = f", {layout['schedule']}" if layout["pp"] > 1 else ""
+    return f"{gpus:,} GPUs: {said}{zero}{schedule}"
+
+
+def _sent(result: dict[str, Any], unit: str) -> Table:
     """What a rank of the fullest stage sends in a step."""
     from llmcalc.report.document import Table
     from llmcalc.units import show_bytes
 
     rows = [
         (
-            row.what,
-            row.collective,
-            row.link,
-            str(row.ranks),
-            f"{row.calls:,}",
-            show_bytes(row.carried, unit),
-            show_bytes(row.sent, unit),
+            row["what"], row["collective"], row["link"], str(row["ranks"]), f"{row['calls']:,}", show_bytes(row["carried"], unit),
+            show_bytes(row["sent"], unit),
         )
-        for row in sent
-    ]
-    columns = ("sent", "collective", "along", ">ranks", ">calls", ">?carried", ">sent by each")
-    return Table(f"Traffic of a step, per rank of stage {stage.stage}", columns, rows)
+        for row in result["traffic"]
+    ]  # fmt: skip
+    columns = ("sent", "?collective", "along", ">?ranks", ">?calls", ">?carried", ">sent by each")
+    return Table(f"Traffic of a step, per GPU of stage {result['fullest_stage']}", columns, rows)

@@ -21,7 +21,7 @@ UNITS = {"GiB": 2**30, "GB": 10**9}
 # Okabe and Ito's palette, which people who see few colours can tell apart.
 COLOURS = {
     "parameters": "#0072B2", "buffers": "#999999", "inputs": "#000000", "optimizer": "#56B4E9", "gradients": "#E69F00",
-    "activations": "#009E73", "temporaries": "#D55E00",
+    "gathered": "#F0E442", "activations": "#009E73", "temporaries": "#D55E00",
 }  # fmt: skip
 
 
@@ -41,11 +41,13 @@ def form(file: str) -> str:
     return found
 
 
-def check(file: str, chosen: Sequence[Any], *, named: bool) -> None:
+def check(file: str, chosen: Sequence[Any], *, named: bool, gpus: int) -> None:
     """Raises UsageError for what cannot be drawn, before anything is counted."""
     form(file)
     if not named or len(chosen) != 1:
         raise UsageError("--plot draws one step: name one model")
+    if gpus > 1:
+        raise UsageError(f"--plot draws a step on one GPU, not on {gpus}")
     matplotlib()
 
 

@@ -11,6 +11,7 @@ from llmcalc.errors import LlmcalcError, UsageError
 
 if TYPE_CHECKING:
     from llmcalc.blueprint.parts import Blueprint
+    from llmcalc.engines.layout import Layout
     from llmcalc.engines.recipe import Recipe
     from llmcalc.engines.train_solve import Ask, Solution
 
@@ -28,13 +29,14 @@ class Progress:
     def __init__(self) -> None:
         self.began, self.shown = monotonic(), False
 
-    def __call__(self, recipe: Recipe) -> None:
+    def __call__(self, recipe: Recipe, layout: Layout) -> None:
         """Say which step is counted."""
         if sys.stderr is None or not sys.stderr.isatty() or monotonic() - self.began < QUIET_SECONDS:
             return
         self.shown = True
         adapted = f" of rank {recipe.rank}" if recipe.method in engine.RANKED else ""
-        sys.stderr.write(f"{CLEAR}{recipe.method}{adapted}, {recipe.micro_batch:,} x {recipe.seq:,} tokens ...")
+        over = f" on {layout.gpus:,} GPUs" if layout.gpus > 1 else ""
+        sys.stderr.write(f"{CLEAR}{recipe.method}{adapted}, {recipe.micro_batch:,} x {recipe.seq:,} tokens{over} ...")
         sys.stderr.flush()
 
     def done(self) -> None:
@@ -51,7 +53,8 @@ def check(solve: str | None, given: dict[str, Any], gpu: str | None) -> None:
     if gpu is None:
         raise UsageError(f"--solve {solve} needs a GPU to fit into: --gpu rtx4090 (llmcalc gpus lists them)")
     if given.get(solve) is not None:
-        raise UsageError(f"--solve {solve} looks for it; leave --{solve} out")
+        options = "--gpus and --dp" if solve == "gpus" else f"--{solve}"
+        raise UsageError(f"--solve {solve} looks for it; leave {options} out")
     if solve == "rank" and given["method"] not in engine.RANKED:
         raise UsageError(f"--solve rank needs a method that has one: --method {', '.join(engine.RANKED)}")
 
@@ -64,6 +67,8 @@ def solved(
         return engine.micro_batch(ask, recipe, budget)
     if solve == "rank":
         return engine.rank(ask, recipe, budget, blueprint)
+    if solve == "gpus":
+        return engine.gpus(ask, recipe, budget)
     if solve == "seq":
         return engine.seq(ask, recipe, budget, limit or blueprint.context or engine.MOST)
     adapted = recipe._replace(targets=engine.reachable(blueprint, recipe, targets_said=targets_said))
@@ -75,6 +80,13 @@ def note(name: str, solve: str, solution: Solution) -> str:
     if solve == "method":
         said = f"of {', '.join(engine.BY_PREFERENCE)} the first that fits"
         return f"{name}: {said}" if solution.value else f"{name}: {said}, and none does"
+    if solve == "gpus":
+        degrees = (
+            "data parallelism alone" if solution.layout.gpus == solution.layout.dp else "more --dp, the other degrees as they are"
+        )
+        whole = "; --zero 0 keeps whole copies on each" if solution.layout.zero == "0" else ""
+        none = "; none is enough, and the most is shown" if solution.value is None else ""
+        return f"{name}: --solve gpus looked at up to {solution.limit:,}, by {degrees}{whole}{none}"
     step = f"multiples of {engine.SEQ_STEP} tokens " if solve == "seq" else ""
     found = "; not even the smallest fits, which is shown" if solution.value is None else ""
     if solution.value == solution.limit:

@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from llmcalc.engines.recipe import Recipe
 
 BARS = 24
-SOLVED = {"micro-batch": "largest micro-batch", "seq": "longest sequence", "rank": "largest rank", "method": "method"}
+SOLVED = {
+    "micro-batch": "largest micro-batch that fits", "seq": "longest sequence that fits", "rank": "largest rank that fits",
+    "method": "method that fits", "gpus": "fewest GPUs that fit it",
+}  # fmt: skip
 
 
 def title(recipe: Recipe, tokens: str) -> str:
@@ -30,6 +33,7 @@ def one(result: dict[str, Any], recipe: Recipe, unit: str, solve: str | None = N
     rows = [
         (name, show_bytes(size, unit), o.share(size, peak), "#" * round(BARS * size / peak))
         for name, size in result["peak_parts"].items()
+        if size or name != "gathered"
     ]
     rows.append((f"peak, {result['peak_phase']}", show_bytes(peak, unit), "", f"in {result['peak_kernel']}"))
     strong = {len(rows) - 1}
@@ -38,6 +42,8 @@ def one(result: dict[str, Any], recipe: Recipe, unit: str, solve: str | None = N
             size = result[f"{phase}_peak_bytes"]
             rows.append((f"{phase} peak", show_bytes(size, unit), o.share(size, peak), ""))
     rows.append(("activations kept for backward", show_bytes(result["activation_bytes"], unit), "", ""))
+    if result["host_bytes"]:
+        rows.append(("in host memory, per GPU", show_bytes(result["host_bytes"], unit), "", ""))
     rows.append(("trained", show_count(result["trainable"]), o.share(result["trainable"], result["total"]), "of all parameters"))
     marks = {}
     if result["fits"] is not None:
@@ -47,10 +53,12 @@ def one(result: dict[str, Any], recipe: Recipe, unit: str, solve: str | None = N
         strong.add(len(rows) - 1)
         marks[verdict] = "good" if result["fits"] else "bad"
     if solve is not None:
-        rows.append((f"{SOLVED[solve]} that fits", value(result["solved"]), "", ""))
+        rows.append((SOLVED[solve], value(result["solved"]), "", ""))
         strong.add(len(rows) - 1)
     tokens = f"{result['seq']:,}"
     heading = f"{o.marked(result['model'], result['estimate'])}: {title(recipe, tokens)}"
+    if result["gpus"] > 1:
+        heading += f", a GPU of stage {result['fullest_stage']}" if len(result["stages"]) > 1 else ", each GPU"
     return Table(heading, ("", ">", ">of the peak", ""), rows, frozenset(strong), marks)
 
 
@@ -84,7 +92,7 @@ def many(results: list[dict[str, Any]], recipe: Recipe, unit: str, solve: str | 
     tokens = f"{lengths.pop():,}" if len(lengths) == 1 else f"up to {max(lengths, default=recipe.seq):,}"
     heading = title(recipe, tokens)
     if solve is not None:
-        heading = f"{SOLVED[solve]} that fits: {recipe.precision}, {recipe.optimizer}, {recipe.attention} attention"
+        heading = f"{SOLVED[solve]}: {recipe.precision}, {recipe.optimizer}, {recipe.attention} attention"
     return Table(heading, columns, rows, marks={"fits": "good", "no": "bad"})
 
 

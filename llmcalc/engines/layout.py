@@ -68,6 +68,12 @@ class Layout(NamedTuple):
         group = self.group(experts=experts)
         return min(group, self.shard or group) if self.level else 1
 
+    @property
+    def shares_evenly(self) -> bool:
+        """Whether experts and hybrid shards divide the ranks that have copies."""
+        groups, rest = divmod(self.copies, self.ep)
+        return rest == 0 and (not self.shard or (self.level > 0 and groups % self.shard == 0))
+
     def check(self, blueprint: Blueprint, recipe: Recipe) -> None:
         """Raises UsageError for what does not go together, or does not divide."""
         self.check_words(recipe)
@@ -94,9 +100,7 @@ class Layout(NamedTuple):
             raise UsageError("--chunks goes with --schedule interleaved")
         if self.schedule == "interleaved" and self.micro_batches % self.pp:
             raise UsageError(f"--schedule interleaved: {self.micro_batches} micro-batches do not divide by --pp {self.pp}")
-        if self.sequence_parallel and self.tp == 1:
-            raise UsageError("--sequence-parallel divides along --tp, which is 1")
-        if self.shard and (self.level == 0 or self.copies % self.shard or (self.copies // self.ep) % self.shard):
+        if not self.shares_evenly:
             raise UsageError(f"--shard {self.shard}: needs --zero, and to divide the {self.copies // self.ep} ranks that share")
         if self.shard_dtype and (self.level != 3 or recipe.precision == "megatron"):
             raise UsageError("--shard-dtype is of what --zero 3 or fsdp gathers, and Megatron has a master copy besides")

@@ -15,9 +15,11 @@ from llmcalc.engines.replay import Moment, Replay
 from llmcalc.engines.shards import Held, hold, on_rank
 from llmcalc.engines.training import PHASES, Step, Training
 from llmcalc.errors import NoAnswer
+from llmcalc.quantity import Quantity
 
 INT64 = 8
 KERNELS = "Megatron's kernels"
+SOURCE = "docs/conventions.md, Training on many GPUs"
 
 
 class Activations(NamedTuple):
@@ -277,3 +279,25 @@ def _figures(share: Share, kept: Activations, inputs: int, total: int) -> Traini
     return Training(
         held.parameters, held.buffers, inputs, held.gradients, held.optimizer, kept.kept, peaks, parts, KERNELS, total, total
     )
+
+
+def explain(stage: Stage) -> Quantity:
+    """The peak of a stage's rank, opened."""
+    held, kept, parts = stage.held, stage.activations, stage.training.parts
+    said = {
+        "parameters": f"{held.elements:,} of the rank's elements, those that ZeRO-3 divides by the ranks that do",
+        "optimizer": "what the optimizer keeps of each trained element, by the ranks that ZeRO divides it over",
+        "gathered": "whole layers of weights, and gradients before they are summed",
+        "temporaries": "what passes at the highest point",
+    }  # fmt: skip
+    figures = [Quantity(name, size, "bytes", source=said.get(name, "")) for name, size in parts.items() if name != "activations"]
+    flying = "+".join(map(str, stage.in_flight))
+    opened = [
+        Quantity("layers", kept.layers, "bytes", source=f"{stage.layers} layers, {flying} micro-batches in flight"),
+        Quantity("embedding", kept.embedding, "bytes"), Quantity("head", kept.head, "bytes"),
+    ]  # fmt: skip
+    if kept.kept == parts["activations"]:
+        figures.append(Quantity.sum("activations", "bytes", opened, source="Korthikanti et al. 2022, section 4"))
+    else:
+        figures.append(Quantity("activations", parts["activations"], "bytes", source="kernel by kernel, as on one GPU"))
+    return Quantity.sum("peak_bytes", "bytes", figures, source=f"a GPU of stage {stage.stage}; {SOURCE}", kind="modelled")

@@ -121,7 +121,9 @@ class Parameters:
         for weight in self.blueprint.weights:
             if weight.tied_to or weight.buffer:
                 continue
-            size = ceil_div(weight.count, 2) if weight.name in self.quantised else product((self.item, weight.count))
+            size = product((self.item, weight.count))
+            if weight.name in self.quantised:  # each tensor is packed by itself
+                size = product((weight.depth, ceil_div(product((weight.copies, *weight.shape)), 2)))
             note = "nf4" if weight.name in self.quantised else ("fp32" if self.item == 4 else "bf16")
             parts.setdefault(weight.part, []).append(Quantity.of(weight.name, size, "bytes", note=note))
         for extra in self.added:

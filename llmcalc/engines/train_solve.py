@@ -1,4 +1,5 @@
-"""A training step solved backwards: the largest micro-batch, sequence or rank, or the method that fits into so many bytes.
+"""A training step solved backwards: the largest micro-batch, sequence or rank, the method, or the fewest GPUs that so many
+bytes on each are enough for.
 
 The peak of a step never falls when any of the three grows, so one search serves them: the two ends are put first, and then
 the place where a straight line between them would cross the budget, since a peak is close to linear in pieces; every third time
@@ -11,10 +12,12 @@ from collections.abc import Callable, Iterable
 from math import isqrt
 from typing import NamedTuple
 
-from llmcalc.blueprint.parts import Blueprint, without_formulas
+from llmcalc.blueprint.parts import Blueprint
 from llmcalc.engines import adapters
+from llmcalc.engines.layout import Layout
+from llmcalc.engines.parallel import Parallel, Planner
 from llmcalc.engines.recipe import PROMPTS, Recipe
-from llmcalc.engines.training import Step, Training
+from llmcalc.engines.training import Training
 from llmcalc.errors import NoAnswer, UsageError
 from llmcalc.quantity import ceil_div
 
@@ -23,17 +26,48 @@ MOST = 2**20
 RANKED = ("lora", "dora", "qlora", "adapter", *PROMPTS)
 # In order of preference: as much trained as fits, and the base as exact as it can be.
 BY_PREFERENCE = ("full", "lora", "qlora")
-Ask = Callable[[Recipe], Training]
+MOST_RANKS = 2**16
+
+
+class Ask:
+    """Counts a step of a model over a layout, each once. ``seen`` is told before each count.
+
+    Raises NoAnswer for a model without a loss.
+    """
+
+    def __init__(self, planner: Planner, layout: Layout, seen: Callable[[Recipe, Layout], None] = lambda *_: None) -> None:
+        self.planner, self.layout, self.seen = planner, layout, seen
+        self.known: dict[tuple[Recipe, Layout], Parallel] = {}
+
+    def __call__(self, recipe: Recipe) -> Training:
+        """The rank that decides."""
+        return self.plan(recipe).fullest.training
+
+    def plan(self, recipe: Recipe) -> Parallel:
+        """All stages."""
+        layout = self.layout._replace(micro_batches=recipe.accumulate)
+        if (recipe, layout) not in self.known:
+            self.seen(recipe, layout)
+            self.known[recipe, layout] = self.planner.plan(recipe, layout)
+        return self.known[recipe, layout]
+
+    def over(self, layout: Layout) -> "Ask":
+        """The same model over another layout."""
+        found = Ask(self.planner, layout, self.seen)
+        found.known = self.known
+        return found
 
 
 class Solution(NamedTuple):
-    """``value`` is the largest that fits, None where not even the smallest does; ``limit`` the largest that was looked at.
-    ``answer`` is the step of ``recipe``: that of the solution, of the smallest where none fits.
+    """``value`` is the largest that fits (the smallest number of GPUs), None where nothing does; ``limit`` the largest that was
+    looked at. ``answer`` is the step of ``recipe`` over ``layout``: that of the solution; where none fits that of the smallest
+    (of the most GPUs).
     """
 
     value: int | str | None
     limit: int | None
     recipe: Recipe
+    layout: Layout
     answer: Training
 
 
@@ -42,20 +76,6 @@ class Way(NamedTuple):
 
     name: str
     recipe: Recipe
-
-
-def asking(blueprint: Blueprint, seen: Callable[[Recipe], None] = lambda _: None) -> Ask:
-    """What counts a step of this model in plain ints, each recipe once. ``seen`` is told before each count."""
-    plain = without_formulas(blueprint)
-    known: dict[Recipe, Training] = {}
-
-    def ask(recipe: Recipe) -> Training:
-        if recipe not in known:
-            seen(recipe)
-            known[recipe] = Step(plain, recipe, seq=recipe.seq, batch=recipe.micro_batch).count()
-        return known[recipe]
-
-    return ask
 
 
 def largest(peak: Callable[[int], int], budget: int, first: int, last: int) -> int | None:
@@ -112,6 +132,26 @@ def most_rank(blueprint: Blueprint, recipe: Recipe) -> int:
     return max(min(int(linear.out), int(linear.into)) for linear in adapters.targeted(blueprint, recipe.targets))
 
 
+def gpus(ask: Ask, recipe: Recipe, budget: int) -> Solution:
+    """The fewest GPUs, by data parallelism over the other degrees as they are. More of it never takes more of one GPU, but for
+    padding; without ZeRO it takes the same."""
+    layout = ask.layout
+    step = next(n for n in range(1, layout.ep * (layout.shard or 1) + 1) if layout._replace(dp=n).shares_evenly)
+    last = max(MOST_RANKS // (layout.gpus * step), 1)
+
+    def over(n: int) -> Ask:
+        return ask.over(layout._replace(dp=step * n))
+
+    def needed(n: int) -> int:
+        return over(n)(recipe).peak_bytes
+
+    # The largest number that is too few, and one more; more GPUs take less, so what is compared is turned around.
+    few = largest(lambda n: -needed(n), -budget - 1, 1, last)
+    fits = few is None or few < last
+    found = over(1 if few is None else min(few + 1, last))
+    return Solution(found.layout.gpus if fits else None, layout.gpus * step * last, recipe, found.layout, found(recipe))
+
+
 def method(ask: Ask, recipes: Iterable[Recipe], budget: int) -> Solution:
     """The first of these that fits; the last where none does. Those that the model cannot be trained with are passed over.
 
@@ -126,7 +166,7 @@ def method(ask: Ask, recipes: Iterable[Recipe], budget: int) -> Solution:
             why = str(error)
             continue
         fits = answer.peak_bytes <= budget
-        found = Solution(recipe.method if fits else None, None, recipe, answer)
+        found = Solution(recipe.method if fits else None, None, recipe, ask.layout, answer)
         if fits:
             break
     if found is None:
@@ -137,7 +177,7 @@ def method(ask: Ask, recipes: Iterable[Recipe], budget: int) -> Solution:
 def _solved(ask: Ask, budget: int, last: int, shown: Callable[[int], int], made: Callable[[int], Recipe]) -> Solution:
     n = largest(lambda n: ask(made(n)).peak_bytes, budget, 1, last)
     recipe = made(n or 1)
-    return Solution(None if n is None else shown(n), shown(last), recipe, ask(recipe))
+    return Solution(None if n is None else shown(n), shown(last), recipe, ask.layout, ask(recipe))
 
 
 def ways(blueprint: Blueprint, recipe: Recipe, *, targets_said: bool) -> list[Way]:
