@@ -12,8 +12,8 @@ from llmcalc.blueprint.lower import lower
 from llmcalc.blueprint.parts import Blueprint, StackShape, Weight
 from llmcalc.cli.train_parallel import figures, tables
 from llmcalc.engines import deepspeed, training
-from llmcalc.engines.layout import SCHEDULES, ZERO, Layout, chunks
-from llmcalc.engines.parallel import Parallel, Planner, in_flight, plan
+from llmcalc.engines.layout import SCHEDULES, ZERO, Layout, chunks, in_flight
+from llmcalc.engines.parallel import Parallel, Planner, plan
 from llmcalc.engines.recipe import Recipe
 from llmcalc.engines.shards import hold, on_rank
 from llmcalc.engines.traffic import traffic
@@ -442,7 +442,8 @@ def test_recomputing_keeps_less(spec: dict[str, Any], layout: Layout, eager: boo
         assume(False)
     for full, selective, none in zip(*(way.stages for way in ways), strict=True):
         assert full.activations.kept <= selective.activations.kept <= none.activations.kept
-        assert full.peak_bytes <= none.peak_bytes
+        # A single layer that runs again on one GPU has its input beside it.
+        assert layout.gpus == 1 or full.peak_bytes <= none.peak_bytes
     assert ways[0].fullest.peak_bytes == max(stage.peak_bytes for stage in ways[0].stages)
 
 

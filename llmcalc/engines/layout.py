@@ -178,3 +178,22 @@ def runs(chunk: Chunk, op: Op, after: dict[str, bool]) -> bool:
     if op.layers:
         return any(layer in chunk.layers.get(stack, ()) for layer in op.layers)
     return stack in (chunk.ends if after[op.name] else chunk.begins)
+
+
+def in_flight(layout: Layout, stage: int) -> tuple[int, ...]:
+    """Micro-batches that stand at once on a stage, for each of its chunks.
+
+    GPipe: all. 1F1B: as many as the stages from here to the last (Narayanan et al. 2019). Interleaved:
+    ``2 (p - i - 1) + (v - 1) p`` forward passes of a chunk run before the first backward pass, p of each chunk in turn (Narayanan
+    et al. 2021, section 2.2); on the first stage that is ``1 + (p - 1) / (p v)`` times 1F1B's memory (Korthikanti et al. 2022,
+    section 4.2.3).
+    """
+    p, v, m = layout.pp, layout.chunks, layout.micro_batches
+    if layout.schedule == "gpipe":
+        return (m,)
+    if layout.schedule == "1f1b":
+        return (min(p - stage, m),)
+    started = min(2 * (p - stage - 1) + (v - 1) * p + 1, m * v)
+    counts = [started // (p * v) * p] * v
+    rest = started % (p * v)
+    return tuple(count + max(min(rest - index * p, p), 0) for index, count in enumerate(counts))

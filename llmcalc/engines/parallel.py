@@ -5,11 +5,12 @@ Megatron's; else torch's eager mode is followed kernel by kernel, as on one GPU.
 schedule's.
 """
 
+from collections import Counter
 from typing import NamedTuple
 
 from llmcalc.blueprint.parts import Blueprint, Op, without_formulas
 from llmcalc.engines.kept import HALF, Kept
-from llmcalc.engines.layout import Chunk, Layout, chunks, outside, runs
+from llmcalc.engines.layout import Chunk, Layout, chunks, in_flight, outside, runs
 from llmcalc.engines.recipe import Recipe
 from llmcalc.engines.replay import Moment, Replay
 from llmcalc.engines.shards import Held, hold, on_rank
@@ -77,32 +78,22 @@ class Parallel(NamedTuple):
         return max(peaks) * len(peaks) / sum(peaks)
 
 
-def in_flight(layout: Layout, stage: int) -> tuple[int, ...]:
-    """Micro-batches that stand at once on a stage, for each of its chunks.
-
-    GPipe: all. 1F1B: as many as the stages from here to the last (Narayanan et al. 2019). Interleaved:
-    ``2 (p - i - 1) + (v - 1) p`` forward passes of a chunk run before the first backward pass, p of each chunk in turn (Narayanan
-    et al. 2021, section 2.2); on the first stage that is ``1 + (p - 1) / (p v)`` times 1F1B's memory (Korthikanti et al. 2022,
-    section 4.2.3).
-    """
-    p, v, m = layout.pp, layout.chunks, layout.micro_batches
-    if layout.schedule == "gpipe":
-        return (m,)
-    if layout.schedule == "1f1b":
-        return (min(p - stage, m),)
-    started = min(2 * (p - stage - 1) + (v - 1) * p + 1, m * v)
-    counts = [started // (p * v) * p] * v
-    rest = started % (p * v)
-    return tuple(count + max(min(rest - index * p, p), 0) for index, count in enumerate(counts))
-
-
-class Share(NamedTuple):
-    """What a stage's rank holds, whatever runs on it: its chunks and states, and the empty gradients of Megatron's kernels."""
+class Rank(NamedTuple):
+    """A GPU of a stage before data parallelism: its chunks and its share as a blueprint. Stages that hold the same weights of as
+    many layers hold the same bytes. ``placeholders`` are the empty gradients of Megatron's kernels."""
 
     chunks: list[Chunk]
     layers: int
-    held: Held
+    blueprint: Blueprint
+    holds: tuple[tuple[str, int], ...]
     placeholders: int
+
+
+class Share(NamedTuple):
+    """A rank and what it holds."""
+
+    rank: Rank
+    held: Held
 
 
 class Pass(NamedTuple):
@@ -136,8 +127,10 @@ class Planner:
         self.after = outside(self.blueprint)
         self.total = sum(w.elements for w in self.blueprint.weights if not w.buffer)
         self.divided: set[Layout] = set()
+        self.ranks: dict[Layout, list[Rank]] = {}
         self.shares: dict[tuple[Recipe, Layout], list[Share]] = {}
         self.passes: dict[tuple[Recipe, Layout], list[Pass]] = {}
+        self.layers: dict[tuple[str, range], list[tuple[tuple[Op, ...], int]]] = {}
         self.steps: dict[tuple[Recipe, bool], tuple[Step, dict[str, Moment], Training]] = {}
 
     def plan(self, recipe: Recipe, layout: Layout) -> Parallel:
@@ -156,15 +149,16 @@ class Planner:
         ranks = layout.gpus // layout.pp
         shares = self._shares(recipe, layout)
         if eager:
-            (share,) = shares
-            kept, training = self._eager(recipe, layout, share.held, inputs)
-            return Parallel(layout, (Stage(0, ranks, share.layers, (1,), share.held, kept, 0, training),))
+            ((rank, held),) = shares
+            kept, training = self._eager(recipe, layout, held, inputs)
+            return Parallel(layout, (Stage(0, ranks, rank.layers, (1,), held, kept, 0, training),))
         stages = []
-        for index, (share, one) in enumerate(zip(shares, self._passes(recipe, layout), strict=True)):
+        for index, ((rank, held), one) in enumerate(zip(shares, self._passes(recipe, layout), strict=True)):
             flying = in_flight(layout, index)
             kept = one.standing(flying)
-            training = _figures(share, kept, inputs, self.total)
-            stages.append(Stage(index, ranks, share.layers, flying, share.held, kept, share.placeholders, training))
+            empty = rank.placeholders if recipe.precision == "megatron" else 0
+            training = _figures(held, kept, inputs, empty, self.total)
+            stages.append(Stage(index, ranks, rank.layers, flying, held, kept, empty, training))
         return Parallel(layout, tuple(stages))
 
     def _shares(self, recipe: Recipe, layout: Layout) -> list[Share]:
@@ -174,14 +168,25 @@ class Planner:
             layout._replace(micro_batches=1, schedule="", sequence_parallel=False),
         )  # fmt: skip
         if key not in self.shares:
-            found = []
+            ranks, alike = self._ranks(layout), dict[tuple[tuple[str, int], ...], Held]()
+            for rank in ranks:
+                if rank.holds not in alike:
+                    alike[rank.holds] = hold(rank.blueprint, recipe, layout)
+            self.shares[key] = [Share(rank, alike[rank.holds]) for rank in ranks]
+        return self.shares[key]
+
+    def _ranks(self, layout: Layout) -> list[Rank]:
+        """A rank of each stage: not a question of data parallelism."""
+        key = layout._replace(dp=1, cp=1, zero="", sequence_parallel=False, schedule="", micro_batches=1, offload="", shard=0,
+                              reduce_dtype="", shard_dtype="", prefetch=1)  # fmt: skip
+        if key not in self.ranks:
+            self.ranks[key] = []
             for own in chunks(self.blueprint, layout):
                 rank = on_rank(self.blueprint, layout, own)
+                holds = tuple((weight.name, int(weight.depth)) for weight in rank.weights)
                 layers = sum(len(layers) for chunk in own for layers in chunk.layers.values())
-                empty = placeholders(rank) if recipe.precision == "megatron" else 0
-                found.append(Share(own, layers, hold(rank, recipe, layout), empty))
-            self.shares[key] = found
-        return self.shares[key]
+                self.ranks[key].append(Rank(own, layers, rank, holds, placeholders(rank)))
+        return self.ranks[key]
 
     def _passes(self, recipe: Recipe, layout: Layout) -> list[Pass]:
         """What a micro-batch leaves on each stage: not a question of the optimizer, nor of data parallelism."""
@@ -192,7 +197,7 @@ class Planner:
         )  # fmt: skip
         if key not in self.passes:
             kept = Kept(self.blueprint, recipe, layout)
-            self.passes[key] = [self._pass(kept, share.chunks) for share in self._shares(recipe, layout)]
+            self.passes[key] = [self._pass(kept, rank.chunks) for rank in self._ranks(layout)]
         return self.passes[key]
 
     def _pass(self, kept: Kept, held: list[Chunk]) -> Pass:
@@ -201,16 +206,23 @@ class Planner:
         for chunk in held:
             layers = 0
             for stack, own in chunk.layers.items():
-                for layer in own:
-                    ops = [op for op in self.blueprint.ops if layer in op.layers and op.name.partition(".")[0] == stack]
+                for ops, many in self._alike(stack, own):
                     one = kept.layer(ops, kept.recipe.recompute)
-                    layers += one
+                    layers += many * one
                     passing = max(passing, kept.layer(ops, "none") - one)
             alone = [op for op in self.blueprint.ops if not op.layers and runs(chunk, op, self.after)]
             behind: list[Op] = [op for op in alone if self.after[op.name]]
             found.append((layers, kept.outside(op for op in alone if not self.after[op.name]), kept.outside(behind)))
             passing = max(passing, kept.at_the_loss(behind))
         return Pass(tuple(found), passing)
+
+    def _alike(self, stack: str, own: range) -> list[tuple[tuple[Op, ...], int]]:
+        """The layers of a chunk by what runs in them, and how many run the same."""
+        if (stack, own) not in self.layers:
+            ops = [op for op in self.blueprint.ops if op.layers and op.name.partition(".")[0] == stack]
+            kinds = Counter(tuple(index for index, op in enumerate(ops) if layer in op.layers) for layer in own)
+            self.layers[stack, own] = [(tuple(ops[index] for index in kind), many) for kind, many in kinds.items()]
+        return self.layers[stack, own]
 
     def _step(self, recipe: Recipe, *, divided: bool) -> tuple[Step, dict[str, Moment], Training]:
         """One GPU's step kernel by kernel; gradients that are divided leave as soon as their layer is done."""
@@ -265,16 +277,15 @@ def placeholders(rank: Blueprint) -> int:
     return sum(HALF * many * width for many, width in set(rows.values()))
 
 
-def _figures(share: Share, kept: Activations, inputs: int, total: int) -> Training:
+def _figures(held: Held, kept: Activations, inputs: int, empty: int, total: int) -> Training:
     """A stage where Megatron's kernels run: all gradients stand through the step, and the head passes in the backward phase."""
-    held = share.held
-    states = held.states + inputs + share.placeholders
+    states = held.states + inputs + empty
     forward = states + held.gathered + kept.kept
     peaks = {"forward": forward, "backward": forward + kept.passing, "step": states}
     parts = {
         "parameters": held.parameters, "buffers": held.buffers, "inputs": inputs, "optimizer": held.optimizer,
         "gradients": held.gradients, "gathered": held.gathered, "activations": kept.kept,
-        "temporaries": kept.passing + share.placeholders,
+        "temporaries": kept.passing + empty,
     }  # fmt: skip
     return Training(
         held.parameters, held.buffers, inputs, held.gradients, held.optimizer, kept.kept, peaks, parts, KERNELS, total, total
