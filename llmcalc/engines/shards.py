@@ -13,7 +13,7 @@ from llmcalc.engines.optimizers import states
 from llmcalc.engines.parameters import Parameters, Trained
 from llmcalc.engines.ranks import split_of
 from llmcalc.engines.recipe import ITEMS, Recipe
-from llmcalc.quantity import Dim, ceil_div
+from llmcalc.quantity import ceil_div
 
 NF4 = 0.5  # bytes of an element
 
@@ -47,8 +47,8 @@ def on_rank(blueprint: Blueprint, layout: Layout, held: list[Chunk]) -> Blueprin
         layers = _beside(weight, held) if found is None else sorted(found)
         if layers:
             own = tuple(at for at in layers if at >= 0)
-            depth = Dim(len(layers), "layers")
-            weights.append(weight._replace(layers=own, depth=depth, **narrowed(blueprint, weight, layout)))
+            fields = {**narrowed(blueprint, weight, layout), "layers": own, "depth": len(layers)}
+            weights.append(weight._replace(**fields))
     there = {weight.name for weight in weights}
     ops = tuple(op for op in blueprint.ops if not op.weight or named[op.weight].tied_to or op.weight in there)
     tied = tuple(w for w in blueprint.weights if w.tied_to in there)
