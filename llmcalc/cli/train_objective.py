@@ -114,6 +114,7 @@ def asked(
     if name is None:
         for option, said in given.items():
             if said is not None:
+                option = "--no-reference" if said is False else option
                 raise UsageError(f"{option} goes with --objective")
         return None
     if engine_utilization is not None and (card_bytes is None or colocate is None):

@@ -1,9 +1,11 @@
 """What models that are not trained take: copies that stand, and passes without gradients.
 
 A pass without gradients runs the same kernels and keeps nothing: the forward half of the replay of a tape that needs no gradient.
+There Python's own references count, which a training step has among what it keeps: while a layer runs, its callers hold the
+embeddings, the layer's input and its normalised input, and with eager attention the probabilities.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from llmcalc.blueprint.parts import Blueprint, Op, product
 from llmcalc.engines.eager import FP32
@@ -11,7 +13,7 @@ from llmcalc.engines.forward import Forward
 from llmcalc.engines.parameters import Parameters
 from llmcalc.engines.recipe import Recipe
 from llmcalc.engines.replay import Replay
-from llmcalc.engines.tape import Operand
+from llmcalc.engines.tape import Tape
 
 
 class Copy(NamedTuple):
@@ -25,39 +27,56 @@ class Copy(NamedTuple):
 
 class Scoring(Forward):
     """Log-probabilities of tokens that are there: whole logits in the model's type, and the log-softmax of one sequence after the
-    other, which only the tokens' own entries outlive. With a fused or chunked loss the logits are never whole either."""
+    other, which only the tokens' own entries outlive. With a fused or chunked loss the logits are never whole either.
+
+    ``trunk`` is the number of kernels before the head, ``frames`` what callers hold meanwhile, ``after`` what stands once the model
+    has returned its logits."""
+
+    trunk = frames = after = 0
+
+    def _matmul(self, op: Op) -> None:
+        if op.part == "lm_head" and not self.trunk:
+            x = self.read(op)
+            self.trunk, self.frames = len(self.tape.kernels), 3 * int(x.size)
+            attention = next((found for found in self.blueprint.ops if found.kind == "attention"), None)
+            if self.recipe.attention == "eager" and attention is not None:
+                self.frames += x.item * int(product((self.batch, attention.heads, self.seq, self.seq)))
+        super()._matmul(op)
 
     def _loss(self, op: Op) -> None:
-        if self.recipe.loss != "plain":
-            return
-        logits = self.read(op)
-        item = FP32 if self.recipe.autocast else logits.item
-        one = int(product((item, self.seq, op.width)))
-        found = self.eager.make(self.tokens, FP32, "log-probabilities")
-        self.tape.run("log_softmax", [Operand(logits)], [found], scratch=(one, 0))
+        if self.recipe.loss == "plain":
+            logits = self.read(op)
+            item = FP32 if self.recipe.autocast else logits.item
+            self.after = int(logits.size) + int(product((item, self.seq, op.width))) + FP32 * int(self.tokens)
 
 
-class Sampling(Forward):
-    """The next token: the logits of each sequence's last token alone, in fp32, and their softmax."""
+class Sampling(Scoring):
+    """The next token: the logits of each sequence's last token alone, then in fp32, and their softmax."""
 
-    def rows(self, op: Op) -> int:
-        """One logit row a sequence."""
-        return int(self.batch if op.rows == "logit" else super().rows(op))
+    def rows(self, op: Op) -> Any:
+        """One row of logits a sequence."""
+        return self.batch if op.rows == "logit" else super().rows(op)
 
     def _loss(self, op: Op) -> None:
         logits = self.read(op)
-        self.tape.to_the_end.add(logits.storage)
-        self.eager.unary(self.eager.cast(logits, FP32, "fp32 logits"), "softmax", keeps="output")
+        self.after = int(logits.size) + 2 * FP32 * int(logits.elements)
 
 
-def transient(way: type[Forward], blueprint: Blueprint, recipe: Recipe, *, seq: int, batch: int) -> int:
+def transient(way: type[Scoring], blueprint: Blueprint, recipe: Recipe, *, seq: int, batch: int) -> int:
     """The highest point of a pass without gradients, beside the weights and what it reads. Raises NoAnswer as ``Forward`` does."""
-    tape = way(blueprint, recipe, Parameters(blueprint, recipe), seq=seq, batch=batch).run()
+    forward = way(blueprint, recipe, Parameters(blueprint, recipe), seq=seq, batch=batch)
+    tape = forward.run()
     tape.kernels = [kernel._replace(keeps=(), needs_grad=False) for kernel in tape.kernels]
     tape.segments = []
     for kernel in tape.kernels:
         for tensor in (*kernel.outputs, *(operand.tensor for operand in kernel.operands)):
             tensor.needs_grad = False
+    whole = _highest(tape)
+    tape.kernels = tape.kernels[: forward.trunk]
+    return max(whole, _highest(tape) + forward.frames if tape.kernels else 0, forward.after)
+
+
+def _highest(tape: Tape) -> int:
     return Replay(tape, keep_gradients=False).peaks["forward"].size
 
 
