@@ -258,7 +258,7 @@ def test_updates_can_be_counted_elsewhere() -> None:
     """What counts an update is a parameter: a rank's share would do."""
     seen: list[tuple[str, Recipe]] = []
 
-    def asking(blueprint: Blueprint) -> train_solve.Ask:
+    def asking(blueprint: Blueprint) -> preference.Ask:
         def ask(recipe: Recipe) -> training.Training:
             seen.append((blueprint.name, recipe))
             return training.count(blueprint, recipe)
@@ -272,10 +272,10 @@ def test_updates_can_be_counted_elsewhere() -> None:
 
 
 def test_the_search_for_the_largest_takes_it_as_it_is() -> None:
-    ask: Any = preference.Asking(model("llama3.2-1b"), Objective("ppo"))
+    ask = preference.Asking(model("llama3.2-1b"), Objective("ppo"))
     budget = 40 * 10**9
-    found = train_solve.micro_batch(ask, Recipe(512), budget).value
-    assert isinstance(found, int)
+    found = train_solve.largest(lambda n: ask(Recipe(512, n)).peak_bytes, budget, 1, 2**20)
+    assert found is not None
     assert ask(Recipe(512, found)).peak_bytes <= budget < ask(Recipe(512, found + 1)).peak_bytes
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from llmcalc.blueprint.parts import Blueprint, without_formulas
 from llmcalc.blueprint.scored import scored, valued
-from llmcalc.engines import kv, train_solve
+from llmcalc.engines import kv, training
 from llmcalc.engines.eager import FP32, HALF, INT64
 from llmcalc.engines.frozen import Copy, Sampling, Scoring, copy, held_as, transient
 from llmcalc.engines.objectives import Aligned, Objective, Phase
@@ -21,14 +21,13 @@ Ask = Callable[[Recipe], Training]
 STANDING = ("parameters", "buffers", "inputs", "optimizer")
 POLICY = "the policy"
 PASSES = {"forward": "forward pass", "backward": "backward pass", "step": "optimizer's step"}
-WORKING = ("gradients", "activations", "temporaries")
 
 
 class Asking:
     """Counts a step of a model under an objective, recipe after recipe. ``asking`` gives what counts an update of a model: on one
-    GPU, or a rank's share of it. Raises UsageError and NoAnswer."""
+    GPU unless said, or a rank's share of it. Raises UsageError and NoAnswer."""
 
-    def __init__(self, blueprint: Blueprint, objective: Objective, asking: Callable[[Blueprint], Ask] = train_solve.asking) -> None:
+    def __init__(self, blueprint: Blueprint, objective: Objective, asking: Callable[[Blueprint], Ask] | None = None) -> None:
         objective.check()
         if objective.online and not blueprint.generates:
             raise NoAnswer(f"{blueprint.name}: --objective {objective.name} samples, and this model does not generate")
@@ -44,12 +43,25 @@ class Asking:
         # A teacher's, and a reward model's with its own head.
         self.teacher = None if objective.teacher is None else without_formulas(objective.teacher)
         self.reward = None if objective.reward_model is None else scored(without_formulas(objective.reward_model))
+        asking = asking or on_one_gpu
         self.ask = asking(self.policy)
         self.ask_value = None if self.value is None else asking(self.value)
 
     def __call__(self, recipe: Recipe) -> Aligned:
         """All figures of a step; ``recipe.micro_batch`` counts pairs where the objective has them."""
         return _Step(self, recipe).count()
+
+
+def on_one_gpu(blueprint: Blueprint) -> Ask:
+    """What counts an update of this model on one GPU, each recipe once."""
+    known: dict[Recipe, Training] = {}
+
+    def ask(recipe: Recipe) -> Training:
+        if recipe not in known:
+            known[recipe] = training.count(blueprint, recipe)
+        return known[recipe]
+
+    return ask
 
 
 def count(blueprint: Blueprint, recipe: Recipe, objective: Objective) -> Aligned:
@@ -257,7 +269,7 @@ def _working(answer: Training, recipe: Recipe, phase: str) -> dict[str, int]:
     stands = _resident(answer, recipe)
     size = answer.peaks[phase] - _base(answer, recipe) - answer.input_bytes
     if answer.peak_phase == phase:
-        return {name: answer.parts[name] - (stands if name == "gradients" else 0) for name in WORKING}
+        return {name: part - (stands if name == "gradients" else 0) for name, part in answer.parts.items() if name not in STANDING}
     if phase == "step":
         gone = answer.gradient_bytes - stands
         return {"gradients": gone, "temporaries": size - gone}
