@@ -203,6 +203,7 @@ WORDS = {
     "inputs": "token ids and labels of the micro-batch",
     "optimizer": "the policy's optimizer states",
     "gradients": "gradients that are there",
+    "gathered": "whole layers of weights that many GPUs divide",
     "activations": "kept for the backward pass, of every model that is trained",
     "temporaries": "of the kernel at work: logits, gradients on their way",
     "working": "activations, gradients and temporaries of the backward pass",
