@@ -9,6 +9,7 @@ adapters (Houlsby et al. 2019): two linears with biases after each sub-layer.
 from typing import Any, NamedTuple
 
 from llmcalc.blueprint.parts import ONE, Blueprint, Weight, product
+from llmcalc.blueprint.scored import SCORES
 from llmcalc.engines.recipe import PROMPTS, Recipe
 from llmcalc.errors import NoAnswer
 from llmcalc.quantity import Dim
@@ -142,15 +143,19 @@ def _bottlenecks(blueprint: Blueprint, m: Dim) -> list[Added]:
 
 
 def trained(blueprint: Blueprint, recipe: Recipe) -> list[Weight]:
-    """The model's own weights that are trained. Towers before the decoder stay as they are: a step on text does not use them."""
+    """The model's own weights that are trained. Towers before the decoder stay as they are: a step on text does not use them.
+
+    A head of one output is new, so every method trains it (peft: ``modules_to_save``).
+    """
+    scores = [w for w in blueprint.weights if w.role in SCORES]
     if recipe.adapts:
-        return []
+        return scores
     own = [w for w in blueprint.weights if not w.tied_to and not w.buffer and w.stack not in TOWERS and w.part not in TOWERS]
     if recipe.method == "ln":
         norms = {op.weight for op in blueprint.ops if op.kind == "norm"}
-        return [w for w in own if w.name in norms or w.name.removesuffix(".bias") in norms]
+        return [w for w in own if w.name in norms or w.name.removesuffix(".bias") in norms] + scores
     if recipe.method == "bitfit":
-        return [w for w in own if w.kind == "bias"]
+        return [w for w in own if w.kind == "bias" and w not in scores] + scores
     if recipe.method == "head":
-        return [w for w in own if w.part == "lm_head"]
+        return [w for w in own if w.part == "lm_head" and w not in scores] + scores
     return own

@@ -57,6 +57,11 @@ class Recipe(NamedTuple):
         """Bytes of a weight that no quantiser touches."""
         return 4 if self.kbit_prepare else self.base_item
 
+    @property
+    def gradients_stand(self) -> bool:
+        """Whether gradients are there before the step: Megatron's in fp32, and those of earlier micro-batches. LOMO keeps none."""
+        return (self.accumulate > 1 or self.precision == "megatron") and self.optimizer != "lomo"
+
     def check(self) -> None:
         """Raises UsageError for what does not go together."""
         if self.kbit_prepare and self.method != "qlora":

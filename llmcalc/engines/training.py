@@ -72,8 +72,7 @@ class Step:
         self.optimizer: States = states(self.trained, recipe)
         forward = Forward(blueprint, recipe, self.parameters, seq=seq, batch=batch)
         self.tape = forward.run()
-        # Megatron's fp32 gradients and those of earlier micro-batches stand before the step begins.
-        self.resident = (recipe.accumulate > 1 or recipe.precision == "megatron") and recipe.optimizer != "lomo"
+        self.resident = recipe.gradients_stand
         self.replay = self._replay()
         # What the caller keeps: the loss goes before the optimizer's step unless it stands among the outputs.
         self.kept = tuple(self.tape.to_stay) if recipe.keep_logits else ()
