@@ -11,9 +11,10 @@ from llmcalc.blueprint.parts import Blueprint
 from llmcalc.blueprint.scored import scored, valued
 from llmcalc.cli import train_objective
 from llmcalc.engines import kv, params, preference, train_solve, training
-from llmcalc.engines.objectives import NAMES, ONLINE, PAIRED, REFERENCED, Aligned, Objective
+from llmcalc.engines.objectives import NAMES, ONLINE, PAIRED, REFERENCED, SFT, Aligned, Objective
 from llmcalc.engines.recipe import Recipe
 from llmcalc.errors import LlmcalcError, NoAnswer, UsageError
+from tests.conftest import Run
 from tests.test_properties import specs
 from tests.test_training import COUNT, SETTINGS, invented, recipes, tiny
 
@@ -385,7 +386,7 @@ def test_parts_add_up_and_more_never_takes_less(spec: dict[str, Any], recipe: Re
 
 
 def test_no_objective_is_named() -> None:
-    assert train_objective.asked(None) is None
+    assert train_objective.asked(None) == SFT
     with pytest.raises(UsageError, match="--samples goes with --objective"):
         train_objective.asked(None, samples=4)
     with pytest.raises(UsageError, match="--no-reference goes with --objective"):
@@ -397,7 +398,6 @@ def test_options_become_an_objective() -> None:
         "grpo", reference=True, samples=4, prompt="1k", response="512", reward_model="llama3-8b", colocate="awake",
         engine_utilization=0.3, frozen_dtype="fp32", card_bytes=80 * 10**9,
     )  # fmt: skip
-    assert found is not None
     assert found.reward_model is not None
     assert found.reward_model.name == "llama3-8b"
     assert found._replace(reward_model=None) == Objective(
@@ -409,24 +409,63 @@ def test_options_become_an_objective() -> None:
     assert train_objective.inputs(Objective("sft"))["value"] is None
 
 
-def test_a_result_and_its_table() -> None:
-    llama = model("llama3.2-1b")
-    answer = preference.count(llama, Recipe(512, 2, method="lora"), Objective("dpo"))
-    result = {"model": "llama3.2-1b", "estimate": False, **train_objective.figures(answer)}
+def test_a_result_and_its_table(run: Run) -> None:
+    arguments = ["train", "llama3.2-1b", "--objective", "dpo", "--method", "lora", "--seq", "512", "--micro-batch", "2"]
+    outcome = run(*arguments, "--json")
+    (result,) = outcome.results
+    answer = preference.count(model("llama3.2-1b"), Recipe(512, 2, method="lora"), Objective("dpo"))
+    assert (result["peak_bytes"], result["peak_phase"], result["peak_parts"]) == (answer.peak_bytes, "update", answer.parts)
     assert (result["reference"], result["reference_bytes"], result["update_micro_batch"]) == ("shared", 0, 4)
     assert result["rollout_sequences"] == 0
-    assert result["peak_bytes"] == sum(result["peak_parts"].values())
-    table = train_objective.table(result, answer.recipe, "GiB")
-    assert table.title == "llama3.2-1b: dpo, lora of rank 8, bf16, adamw, 4 x 512 tokens, flash attention"
-    labels = [row[0] for row in table.rows]
-    assert labels[-3:] == ["peak, update", "scoring peak", "trained"]
-    assert [note.partition(": ")[2].partition(",")[0] for note in train_objective.notes("m", answer)] == [
-        "a micro-batch is of pairs: 4 sequences in a pass",
-        "the reference is the policy with its adapter switched off",
-        "the logits of every token stand whole; TRL 1.16 computes log-probabilities in tiles",
-    ]
-    verdict = {"fits": False, "gpu": "x", "available_bytes": 2**30, "required_bytes": 3 * 2**30}
-    assert "no, 2.00 GiB over" in train_objective.table({**result, **verdict}, answer.recipe, "GiB").rows[-1]
+    assert outcome.json["inputs"]["objective"] == "dpo"
+    out = run(*arguments, "--gpu", "rtx4090").out
+    assert out.startswith("llama3.2-1b: dpo, lora of rank 8, bf16, adamw, 4 x 512 tokens, flash attention")
+    for line in (
+        "scoring peak", "fits, ", "note: llama3.2-1b: a micro-batch is of pairs: 4 sequences in a pass",
+        "the reference is the policy with its adapter switched off", "TRL 1.16 computes log-probabilities in tiles",
+    ):  # fmt: skip
+        assert line in out
+
+
+def test_sft_is_no_objective(run: Run) -> None:
+    plain, named = (run("train", "gpt2", "--json", *more).results for more in ((), ("--objective", "sft")))
+    assert plain == named
+    assert (plain[0]["phases"], plain[0]["copies"], plain[0]["peak_phase"]) == ([], [], "backward")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "--objective ppo --reward-model gpt2", "--objective ppo --value head --method lora", "--objective grpo --colocate asleep",
+        "--objective distill --teacher gpt2-xl", "--objective reward", "--objective kto --precomputed",
+        "--objective dpo --dp 2 --zero 3",
+        "--objective simpo --gpu rtx4090", "--objective rloo --gpu h100-sxm --solve micro-batch",
+        "--objective ppo --gpu rtx4090 --solve gpus",
+    ],
+)  # fmt: skip
+def test_every_objective_answers_alike(options: str, run: Run) -> None:
+    """The same keys whatever is asked, and parts that add up; explained, the peak is the same."""
+    outcome = run("train", "gpt2", *options.split(), "--json")
+    (result,) = outcome.results
+    assert outcome.code == 0
+    assert set(result) == set(run("train", "gpt2", "--json").results[0])
+    assert result["peak_bytes"] == sum(result["peak_parts"].values()) == max(phase["bytes"] for phase in result["phases"])
+    assert f"peak_bytes = {result['peak_bytes']:,} bytes" in run("train", "gpt2", *options.split(), "--explain").out
+
+
+def test_mistakes_on_the_command_line(run: Run) -> None:
+    for command, expected in (
+        ("--samples 4", "--samples goes with --objective"),
+        ("--objective dpo --samples 4", "--samples is for what is sampled"),
+        ("--objective distill", "--objective distill needs a --teacher"),
+        ("--objective distill --teacher lama", "lama"),
+        ("--objective dpo --plot step.svg", "--plot draws an update"),
+        ("--objective grpo --prompt 4k --seq 2k", "leave nothing"),
+    ):
+        outcome = run("train", "gpt2", *command.split())
+        assert (outcome.code, outcome.out) == (2, "")
+        assert expected in outcome.err
+        assert outcome.err.count("\n") == 1
 
 
 def test_the_option_names_what_the_engine_knows() -> None:

@@ -120,10 +120,11 @@ def test_the_fewest_gpus(command: str, solved: int | None, code: int, run: Run) 
 def test_one_gpu_fewer_is_too_few(spec: dict[str, Any], room: float, ep: int, zero: str) -> None:
     """Where padding does not count: shards of at least an element."""
     try:
-        planner, layout = Planner(made(**spec)), Layout(ep=ep, dp=ep, zero=zero)
+        blueprint, layout = made(**spec), Layout(ep=ep, dp=ep, zero=zero)
+        planner = Planner(blueprint)
         recipe = Recipe(8, precision="megatron")
         budget = int(planner.plan(recipe, layout).fullest.peak_bytes * room)
-        found = solve.gpus(solve.Ask(planner, layout._replace(dp=1)), recipe, budget)
+        found = solve.gpus(solve.Ask(blueprint, layout._replace(dp=1)), recipe, budget)
     except LlmcalcError:
         assume(False)
         return

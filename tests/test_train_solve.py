@@ -12,7 +12,6 @@ from llmcalc import resolve
 from llmcalc.engines import train_solve as solve
 from llmcalc.engines import train_trace, training
 from llmcalc.engines.layout import Layout
-from llmcalc.engines.parallel import Planner
 from llmcalc.engines.recipe import Recipe
 from llmcalc.errors import LlmcalcError, UsageError
 from tests.conftest import Run
@@ -70,7 +69,7 @@ def test_the_solution_fits_and_one_more_does_not(spec: dict[str, Any], recipe: R
     assume(what != "rank" or recipe.method in solve.RANKED)
     try:
         budget = int(peak_of(blueprint, recipe) * room)
-        ask = solve.Ask(Planner(blueprint), Layout())
+        ask = solve.Ask(blueprint, Layout())
         found = {
             "micro_batch": lambda: solve.micro_batch(ask, recipe, budget),
             "seq": lambda: solve.seq(ask, recipe, budget, 1000),
@@ -206,7 +205,7 @@ def test_mistakes(command: str, expected: str, run: Run) -> None:
 def test_the_engine_refuses_a_rank_that_is_none() -> None:
     blueprint = resolve.model("gpt2").blueprint
     with pytest.raises(UsageError, match="--solve rank is for --method lora"):
-        solve.rank(solve.Ask(Planner(blueprint), Layout()), Recipe(64), GIB, blueprint)
+        solve.rank(solve.Ask(blueprint, Layout()), Recipe(64), GIB, blueprint)
 
 
 def test_the_ways_to_train(run: Run) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llmcalc.cli import options as o
+from llmcalc.cli import train_objective as a
 from llmcalc.cli import train_options as t
 
 if TYPE_CHECKING:
@@ -35,6 +36,18 @@ def train(
     foreach: t.Foreach = False,
     state_embeddings: t.StateEmbeddings = None,
     keep_logits: t.KeepLogits = False,
+    objective: a.Name = None,
+    reference: a.Reference = None,
+    precomputed: a.Precomputed = False,
+    samples: a.Samples = None,
+    prompt: a.Prompt = None,
+    response: a.Response = None,
+    value: a.Value = None,
+    reward_model: a.RewardModel = None,
+    teacher: a.Teacher = None,
+    colocate: a.Colocate = None,
+    engine_utilization: a.EngineUtilization = None,
+    frozen_dtype: a.FrozenDtype = None,
     gpu: t.GpuName = None,
     gpus: t.Gpus = None,
     tp: t.Tp = 1,
@@ -82,10 +95,15 @@ def train(
         ),
         gpus, dp,
     )  # fmt: skip
+    goal = a.asked(
+        objective, reference=reference, precomputed=precomputed, samples=samples, prompt=prompt, response=response, value=value,
+        reward_model=reward_model, teacher=teacher, colocate=colocate, engine_utilization=engine_utilization,
+        frozen_dtype=frozen_dtype, card_bytes=None if card is None else card.usable_bytes,
+    )  # fmt: skip
     chosen, named = resolve.chosen(models, family)
     compared = methods or (named and gpu is not None and method is None and solve is None)
     if plot is not None:
-        train_plot.check(plot, chosen, named=named, gpus=layout.gpus)
+        train_plot.check(plot, chosen, named=named, gpus=layout.gpus, objective=goal.name)
     if methods and not named:
         raise UsageError("--methods compares the ways to train a model: name one")
     method, micro_batch, rank = method or "full", micro_batch or 1, rank or DEFAULT_RANK
@@ -106,7 +124,7 @@ def train(
         blueprint = resolve.as_trained(m)
         said = targets is not None
         try:
-            ask = Ask(parallel.Planner(blueprint), layout, progress)
+            ask = Ask(blueprint, layout, progress, goal)
             if solve is None or budget is None:
                 found = Solution(None, None, own, layout, ask(own))
             else:
@@ -119,12 +137,14 @@ def train(
             continue
         finally:
             progress.done()
-        own, spread = found.recipe, ask.over(found.layout).plan(found.recipe)
+        own, over = found.recipe, ask.over(found.layout)
+        spread, aligned = over.plan(own), over.aligned(own)
         required = found.answer.peak_bytes + kept
         results.append({
             "model": m.name, "family": m.spec.family, "estimate": m.blueprint.estimate, "seq": own.seq,
             "micro_batch": own.micro_batch, "method": own.method, "rank": own.rank if own.method in RANKED else None,
-            **_figures(found.answer), **train_parallel.figures(blueprint, own, spread),
+            **_figures(found.answer, spread.fullest.training), **a.figures(aligned),
+            **train_parallel.figures(ask.aligning.policy, aligned.recipe, spread),
             "gpu": None if card is None else card.name, "available_bytes": None if card is None else card.usable_bytes,
             "required_bytes": required, "fits": None if card is None else required <= card.usable_bytes,
             "solved": found.value, "solve_limit": found.limit, "methods": ways,
@@ -132,7 +152,7 @@ def train(
         if named and solve:
             notes.append(train_solve.note(m.name, solve, found))
         if named:
-            notes += o.beyond(m.name, own.seq, m.blueprint)
+            notes += o.beyond(m.name, aligned.recipe.seq, m.blueprint) + a.notes(m.name, aligned, spread.layout.gpus)
             if blueprint is not m.blueprint:
                 notes.append(f"{m.name}: with the head of masked language modelling, and no pooler")
         if plot is not None:
@@ -141,6 +161,8 @@ def train(
         if explain:
             alone = spread.layout.gpus == 1
             opened = training.explain(blueprint, own) if alone else [parallel.explain(stage) for stage in spread.stages]
+            if goal.name != "sft":
+                opened = [aligned.explain()]
             figures += [o.figure(m, figure) for figure in opened]
     if card is not None:
         notes.append(f"{card.name}: {show_bytes(card.usable_bytes, unit)} usable, {card.usable_source}")
@@ -160,13 +182,14 @@ def train(
         "optimizer": optimizer, "method": method, "rank": rank, "targets": list(recipe.targets), "adapter_dtype": adapter_dtype,
         "lora_dropout": lora_dropout, "kbit_prepare": kbit_prepare, "attention": kernel, "recompute": recompute,
         "accumulate": recipe.accumulate, "loss": loss, "dropout": not no_dropout, "foreach": foreach,
-        "state_embeddings": state_embeddings, "keep_logits": keep_logits, "gpu": gpu, "gpus": layout.gpus, "tp": tp, "pp": pp,
+        "state_embeddings": state_embeddings, "keep_logits": keep_logits, **a.inputs(goal),
+        "gpu": gpu, "gpus": layout.gpus, "tp": tp, "pp": pp,
         "cp": cp, "ep": ep, "dp": layout.dp, "zero": layout.zero, "shard": shard, "offload": offload, "reduce_dtype": reduce_dtype,
         "shard_dtype": shard_dtype, "sequence_parallel": sequence_parallel, "schedule": schedule, "chunks": chunks,
         "reserve_bytes": kept, "solve": solve, "plot": plot,
     }  # fmt: skip
     alone = named and len(results) == 1
-    first = train_tables.one(results[0], own, unit, solve) if alone else train_tables.many(results, recipe, unit, solve)
+    first = train_tables.one(results[0], aligned.recipe, unit, solve) if alone else train_tables.many(results, recipe, unit, solve)
     tables = [first, *(train_tables.ways(result, unit) for result in results if result["methods"])]
     if named:
         tables += [table for result in results for table in train_parallel.tables(result, unit)]
@@ -190,13 +213,13 @@ def _targets(said: str | None, method: str) -> tuple[str, ...]:
     return found
 
 
-def _figures(answer: Training) -> dict[str, Any]:
-    """The keys of a result that the engine gives."""
+def _figures(answer: Training, update: Training) -> dict[str, Any]:
+    """The keys of a result that the engine gives. With an objective the peak is that of the whole step, not of the update alone."""
     return {
         "parameter_bytes": answer.parameter_bytes, "buffer_bytes": answer.buffer_bytes, "input_bytes": answer.input_bytes,
         "gradient_bytes": answer.gradient_bytes, "optimizer_bytes": answer.optimizer_bytes,
-        "activation_bytes": answer.activation_bytes, "forward_peak_bytes": answer.peaks["forward"],
-        "backward_peak_bytes": answer.peaks["backward"], "step_peak_bytes": answer.peaks["step"],
+        "activation_bytes": answer.activation_bytes, "forward_peak_bytes": update.peaks["forward"],
+        "backward_peak_bytes": update.peaks["backward"], "step_peak_bytes": update.peaks["step"],
         "peak_bytes": answer.peak_bytes, "peak_phase": answer.peak_phase, "peak_parts": answer.parts, "peak_kernel": answer.kernel,
         "trainable": answer.trainable, "total": answer.total, "trainable_share": answer.trainable / answer.total,
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""llmcalc train --objective: preferences and rewards. Options, what they ask for, and the result as keys, a table and notes."""
+"""llmcalc train --objective: preferences and rewards. Options, what they ask for, and the keys and notes of a result."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from llmcalc.cli import options as o
 
 if TYPE_CHECKING:
     from llmcalc.engines.objectives import Aligned, Objective
-    from llmcalc.engines.recipe import Recipe
-    from llmcalc.report.document import Table
 
 Name = Annotated[
     Literal["sft", "dpo", "ipo", "kto", "orpo", "simpo", "cpo", "ppo", "grpo", "rloo", "reward", "distill"] | None,
@@ -96,13 +94,13 @@ def asked(
     engine_utilization: float | None = None,
     frozen_dtype: str | None = None,
     card_bytes: int | None = None,
-) -> Objective | None:
-    """The objective that the options ask for, None where none was named. ``card_bytes`` is the usable memory of --gpu.
+) -> Objective:
+    """The objective that the options ask for, sft where none was named. ``card_bytes`` is the usable memory of --gpu.
 
     Raises UsageError for options that contradict one another or have no objective, and what ``resolve.model`` raises.
     """
     from llmcalc import resolve
-    from llmcalc.engines.objectives import Objective
+    from llmcalc.engines.objectives import SFT, Objective
     from llmcalc.engines.recipe import ITEMS
     from llmcalc.errors import UsageError
 
@@ -116,7 +114,7 @@ def asked(
             if said is not None:
                 option = "--no-reference" if said is False else option
                 raise UsageError(f"{option} goes with --objective")
-        return None
+        return SFT
     if engine_utilization is not None and (card_bytes is None or colocate is None):
         raise UsageError("--engine-utilization is a share of the memory of --gpu, of an engine that --colocate asks for")
     share = None if engine_utilization is None or card_bytes is None else int(engine_utilization * card_bytes)
@@ -143,57 +141,23 @@ def inputs(objective: Objective) -> dict[str, Any]:
 
 
 def figures(answer: Aligned) -> dict[str, Any]:
-    """The keys of a result that an objective adds to those of the update, or overrides: the peak and its parts."""
-    online = bool(answer.sequences)
+    """The keys of a result that say which copies stand, and what is sampled. For sft there is nothing but the update."""
     held = {copy.role: copy.bytes for copy in answer.copies}
+    phases = [] if answer.objective == "sft" else answer.phases
     return {
-        "objective": answer.objective, "reference": answer.reference,
-        "peak_bytes": answer.peak_bytes, "peak_phase": answer.peak_phase, "peak_parts": answer.parts,
-        "peak_kernel": answer.highest.why,
-        "phases": [{"phase": phase.name, "bytes": phase.bytes, "parts": phase.parts, "why": phase.why} for phase in answer.phases],
+        "objective": answer.objective, "reference": answer.reference, "seq": answer.recipe.seq,
+        "phases": [{"phase": phase.name, "bytes": phase.bytes, "parts": phase.parts, "why": phase.why} for phase in phases],
         "copies": [copy._asdict() for copy in answer.copies],
         "reference_bytes": held.get("reference", 0), "reward_model_bytes": held.get("reward model", 0),
         "teacher_bytes": held.get("teacher", 0), "experience_bytes": sum(answer.experience.values()),
         "experience": answer.experience, "rollout_sequences": answer.sequences,
-        "prompt": answer.prompt if online else None, "response": answer.response if online else None,
+        "prompt": answer.prompt if answer.sequences else None, "response": answer.response if answer.sequences else None,
         "rollout_cache_bytes": answer.cache_bytes, "engine_bytes": answer.engine_bytes,
-        "update_micro_batch": answer.recipe.micro_batch, "seq": answer.recipe.seq, "trainable": answer.trainable,
+        "update_micro_batch": answer.recipe.micro_batch,
     }  # fmt: skip
 
 
-def table(result: dict[str, Any], recipe: Recipe, unit: str) -> Table:
-    """One model: what the peak is made of, and the other phases. ``result`` has ``figures``, ``model`` and ``estimate``; where it
-    says ``fits``, the verdict with ``gpu``, ``available_bytes`` and ``required_bytes``. ``recipe`` is that of the update."""
-    from llmcalc.cli.train_tables import BARS, title
-    from llmcalc.report.document import Table
-    from llmcalc.units import show_bytes, show_count
-
-    peak = result["peak_bytes"]
-    models = {copy["role"]: copy["model"] for copy in result["copies"]}
-    rows = [
-        (name, show_bytes(size, unit), o.share(size, peak), "#" * round(BARS * size / peak), models.get(name, ""))
-        for name, size in result["peak_parts"].items()
-    ]
-    rows.append((f"peak, {result['peak_phase']}", show_bytes(peak, unit), "", "", result["peak_kernel"]))
-    strong = {len(rows) - 1}
-    rows += [
-        (f"{phase['phase']} peak", show_bytes(phase["bytes"], unit), o.share(phase["bytes"], peak), "", phase["why"])
-        for phase in result["phases"]
-        if phase["phase"] != result["peak_phase"]
-    ]
-    rows.append(("trained", show_count(result["trainable"]), "", "", ""))
-    marks = {}
-    if result.get("fits") is not None:
-        spare = result["available_bytes"] - result["required_bytes"]
-        verdict = f"fits, {show_bytes(spare, unit)} spare" if result["fits"] else f"no, {show_bytes(-spare, unit)} over"
-        rows.append((f"on {result['gpu']}", show_bytes(result["available_bytes"], unit), "", "", verdict))
-        strong.add(len(rows) - 1)
-        marks[verdict] = "good" if result["fits"] else "bad"
-    heading = f"{o.marked(result['model'], result['estimate'])}: {result['objective']}, {title(recipe, f'{recipe.seq:,}')}"
-    return Table(heading, ("", ">", ">of the peak", "?", ""), rows, frozenset(strong), marks)
-
-
-def notes(name: str, answer: Aligned) -> list[str]:
+def notes(name: str, answer: Aligned, gpus: int) -> list[str]:
     """What the figures take for granted, in words."""
     from llmcalc.engines.objectives import PAIRED
 
@@ -209,4 +173,6 @@ def notes(name: str, answer: Aligned) -> list[str]:
         )
     if answer.recipe.loss == "plain" and answer.objective not in ("sft", "reward"):
         said.append("the logits of every token stand whole; TRL 1.16 computes log-probabilities in tiles, which is --loss fused")
+    if gpus > 1 and (answer.copies or answer.cache_bytes or answer.engine_bytes):
+        said.append("frozen copies, the cache and a runtime that samples stand whole on each GPU")
     return [f"{name}: {text}" for text in said]

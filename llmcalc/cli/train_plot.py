@@ -41,13 +41,15 @@ def form(file: str) -> str:
     return found
 
 
-def check(file: str, chosen: Sequence[Any], *, named: bool, gpus: int) -> None:
+def check(file: str, chosen: Sequence[Any], *, named: bool, gpus: int, objective: str) -> None:
     """Raises UsageError for what cannot be drawn, before anything is counted."""
     form(file)
     if not named or len(chosen) != 1:
         raise UsageError("--plot draws one step: name one model")
     if gpus > 1:
         raise UsageError(f"--plot draws a step on one GPU, not on {gpus}")
+    if objective != "sft":
+        raise UsageError(f"--plot draws an update, which --objective {objective} is more than")
     matplotlib()
 
 

@@ -30,21 +30,24 @@ def title(recipe: Recipe, tokens: str) -> str:
 def one(result: dict[str, Any], recipe: Recipe, unit: str, solve: str | None = None) -> Table:
     """One model: what the peak is made of, with a bar for each part, and the phases."""
     peak = result["peak_bytes"]
+    models = {copy["role"]: f", {copy['model']}" for copy in result["copies"]}
     rows = [
-        (name, show_bytes(size, unit), o.share(size, peak), "#" * round(BARS * size / peak))
+        (name + models.get(name, ""), show_bytes(size, unit), o.share(size, peak), "#" * round(BARS * size / peak))
         for name, size in result["peak_parts"].items()
         if size or name != "gathered"
     ]
-    rows.append((f"peak, {result['peak_phase']}", show_bytes(peak, unit), "", f"in {result['peak_kernel']}"))
+    phases = [(phase["phase"], phase["bytes"], phase["why"]) for phase in result["phases"]]
+    at = result["peak_kernel"] if phases else f"in {result['peak_kernel']}"
+    rows.append((f"peak, {result['peak_phase']}", show_bytes(peak, unit), "", at))
     strong = {len(rows) - 1}
-    for phase in ("forward", "backward", "step"):
+    for phase, size, why in phases or [(name, result[f"{name}_peak_bytes"], "") for name in ("forward", "backward", "step")]:
         if phase != result["peak_phase"]:
-            size = result[f"{phase}_peak_bytes"]
-            rows.append((f"{phase} peak", show_bytes(size, unit), o.share(size, peak), ""))
+            rows.append((f"{phase} peak", show_bytes(size, unit), o.share(size, peak), why))
     rows.append(("activations kept for backward", show_bytes(result["activation_bytes"], unit), "", ""))
     if result["host_bytes"]:
         rows.append(("in host memory, per GPU", show_bytes(result["host_bytes"], unit), "", ""))
-    rows.append(("trained", show_count(result["trainable"]), o.share(result["trainable"], result["total"]), "of all parameters"))
+    of_all = ("", "") if phases else (o.share(result["trainable"], result["total"]), "of all parameters")
+    rows.append(("trained", show_count(result["trainable"]), *of_all))
     marks = {}
     if result["fits"] is not None:
         spare = result["available_bytes"] - result["required_bytes"]
@@ -56,7 +59,8 @@ def one(result: dict[str, Any], recipe: Recipe, unit: str, solve: str | None = N
         rows.append((SOLVED[solve], value(result["solved"]), "", ""))
         strong.add(len(rows) - 1)
     tokens = f"{result['seq']:,}"
-    heading = f"{o.marked(result['model'], result['estimate'])}: {title(recipe, tokens)}"
+    goal = "" if result["objective"] == "sft" else f"{result['objective']}, "
+    heading = f"{o.marked(result['model'], result['estimate'])}: {goal}{title(recipe, tokens)}"
     if result["gpus"] > 1:
         heading += f", a GPU of stage {result['fullest_stage']}" if len(result["stages"]) > 1 else ", each GPU"
     return Table(heading, ("", ">", ">of the peak", ""), rows, frozenset(strong), marks)

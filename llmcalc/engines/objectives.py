@@ -129,6 +129,9 @@ class Objective(NamedTuple):
         return self.frozen_item or (4 if recipe.precision == "fp32" else 2)
 
 
+SFT = Objective()
+
+
 class Phase(NamedTuple):
     """A part of a step: what stands at its highest point, and what that is in words. The parts add up to it."""
 
@@ -184,6 +187,12 @@ class Aligned(NamedTuple):
     def trainable(self) -> int:
         """Parameters that are trained, of all models."""
         return self.update.trainable + (self.value.trainable if self.value else 0)
+
+    @property
+    def training(self) -> Training:
+        """The update's figures with the phases of the whole step in the place of its own."""
+        peaks = {phase.name: phase.bytes for phase in self.phases}
+        return self.update._replace(peaks=peaks, parts=self.parts, kernel=self.highest.why, trainable=self.trainable)
 
     def explain(self) -> Quantity:
         """The peak as a tree: each part with why it is there."""

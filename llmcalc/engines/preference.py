@@ -6,6 +6,7 @@ conventions these are, and what is left out.
 """
 
 from collections.abc import Callable
+from copy import copy as shallow
 
 from llmcalc.blueprint.parts import Blueprint, without_formulas
 from llmcalc.blueprint.scored import scored, valued
@@ -43,9 +44,17 @@ class Asking:
         # A teacher's, and a reward model's with its own head.
         self.teacher = None if objective.teacher is None else without_formulas(objective.teacher)
         self.reward = None if objective.reward_model is None else scored(without_formulas(objective.reward_model))
-        asking = asking or on_one_gpu
+        self._count(asking or on_one_gpu)
+
+    def _count(self, asking: Callable[[Blueprint], Ask]) -> None:
         self.ask = asking(self.policy)
         self.ask_value = None if self.value is None else asking(self.value)
+
+    def counted(self, asking: Callable[[Blueprint], Ask]) -> "Asking":
+        """The same models, with their updates counted by something else."""
+        found = shallow(self)
+        found._count(asking)
+        return found
 
     def __call__(self, recipe: Recipe) -> Aligned:
         """All figures of a step; ``recipe.micro_batch`` counts pairs where the objective has them."""

@@ -9,13 +9,16 @@ larger rank may fit as well.)
 """
 
 from collections.abc import Callable, Iterable
+from copy import copy
 from math import isqrt
 from typing import NamedTuple
 
 from llmcalc.blueprint.parts import Blueprint
 from llmcalc.engines import adapters
 from llmcalc.engines.layout import Layout
+from llmcalc.engines.objectives import SFT, Aligned, Objective
 from llmcalc.engines.parallel import Parallel, Planner
+from llmcalc.engines.preference import Asking
 from llmcalc.engines.recipe import PROMPTS, Recipe
 from llmcalc.engines.training import Training
 from llmcalc.errors import NoAnswer, UsageError
@@ -30,32 +33,50 @@ MOST_RANKS = 2**16
 
 
 class Ask:
-    """Counts a step of a model over a layout, each once. ``seen`` is told before each count.
+    """Counts a step of a model over a layout, each once. ``seen`` is told before each count. With an objective other than sft
+    the answer's phases are those of the whole step, roll-out and scoring too.
 
     Raises NoAnswer for a model without a loss.
     """
 
-    def __init__(self, planner: Planner, layout: Layout, seen: Callable[[Recipe, Layout], None] = lambda *_: None) -> None:
-        self.planner, self.layout, self.seen = planner, layout, seen
-        self.known: dict[tuple[Recipe, Layout], Parallel] = {}
+    def __init__(
+        self, blueprint: Blueprint, layout: Layout, seen: Callable[[Recipe, Layout], None] = lambda *_: None,
+        objective: Objective = SFT,
+    ) -> None:  # fmt: skip
+        self.layout, self.seen, self.objective = layout, seen, objective
+        self.aligning = Asking(blueprint, objective, self._asking)
+        self.known: dict[tuple[int, Recipe, Layout], Parallel] = {}
+        self.planners: dict[int, Planner] = {}
 
     def __call__(self, recipe: Recipe) -> Training:
         """The rank that decides."""
-        return self.plan(recipe).fullest.training
+        return self.plan(recipe).fullest.training if self.objective == SFT else self.aligned(recipe).training
 
     def plan(self, recipe: Recipe) -> Parallel:
-        """All stages."""
-        layout = self.layout._replace(micro_batches=recipe.accumulate)
-        if (recipe, layout) not in self.known:
-            self.seen(recipe, layout)
-            self.known[recipe, layout] = self.planner.plan(recipe, layout)
-        return self.known[recipe, layout]
+        """All stages, of the update."""
+        return self._plan(self.aligning.policy, self.objective.updated(recipe))
+
+    def aligned(self, recipe: Recipe) -> Aligned:
+        """The phases of a step that is more than an update."""
+        return self.aligning(recipe)
 
     def over(self, layout: Layout) -> "Ask":
         """The same model over another layout."""
-        found = Ask(self.planner, layout, self.seen)
-        found.known = self.known
+        found = copy(self)
+        found.layout, found.aligning = layout, self.aligning.counted(found._asking)
         return found
+
+    def _asking(self, blueprint: Blueprint) -> Callable[[Recipe], Training]:
+        return lambda recipe: self._plan(blueprint, recipe).fullest.training
+
+    def _plan(self, blueprint: Blueprint, recipe: Recipe) -> Parallel:
+        layout = self.layout._replace(micro_batches=recipe.accumulate)
+        key = id(blueprint), recipe, layout
+        if key not in self.known:
+            self.seen(recipe, layout)
+            planner = self.planners.setdefault(id(blueprint), Planner(blueprint))
+            self.known[key] = planner.plan(recipe, layout)
+        return self.known[key]
 
 
 class Solution(NamedTuple):
