@@ -8,8 +8,8 @@ from llmcalc.specs import catalogue
 from llmcalc.units import MiB
 
 if TYPE_CHECKING:
-    from llmcalc.engines.runtimes import Runtime
     from llmcalc.engines import step_links, step_time
+    from llmcalc.engines.runtimes import Runtime
     from llmcalc.engines.speed import Efficiency, Machine
     from llmcalc.specs.efficiency import Found
     from llmcalc.specs.gpu import GpuSpec
@@ -142,5 +142,5 @@ def trainer(card: Gpu, precision: str = "16-bit", *, megatron: bool = True) -> T
         rate * 1e12 / each, other * 1e12 / each, card.spec.bandwidth_gb_s * 1e9 / each, found.nvlink * 1e9, found.network * 1e9,
         found.domain,
     )  # fmt: skip
-    efficiency = Efficiency(found.name, spread=found.spread, experts_spread=found.experts_spread, **found.values)  # type: ignore[arg-type]
+    efficiency = Efficiency(found.name, spread=found.spread, experts_spread=found.experts_spread, **found.values)
     return Trainer(machine, efficiency, found.measured, found.note)

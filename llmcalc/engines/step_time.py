@@ -32,7 +32,8 @@ STEP_BYTES = {"megatron": 30, "bf16": 14, "amp": 28, "fp32": 28}
 
 
 class Efficiency(NamedTuple):
-    """What is reached: shares of peaks, seconds of a layer on the host, the share of ZeRO's messages that computation hides.
+    """What is reached: shares of peaks, seconds of a layer on the host, the shares of ZeRO's and of tensor
+    parallelism's messages that computation hides.
 
     ``products`` is of ``Machine.flops`` and ``products16`` of ``flops16``; ``experts`` is what of ``products`` those of routed
     experts reach. ``spread`` is measured / predicted time, low and high; ``experts_spread`` that of models with routed experts.
@@ -47,6 +48,7 @@ class Efficiency(NamedTuple):
     bandwidth: float = 1.0
     link: float = 1.0
     hidden: float = 0.0
+    tensor_hidden: float = 0.0
     layer_seconds: float = 0.0
     routing_seconds: float = 0.0
     spread: tuple[float, float] = (1.0, 1.0)
@@ -218,6 +220,7 @@ class Clock:
         busy = products + attention + memory + repeated
         links = self.links
         tensor = links.tensor(kind, layout, share, again=again)
+        tensor -= min(tensor * e.tensor_hidden, busy)
         expert = links.expert(kind, layout, share, self.work.picked, again=again)
         # The next keys and values come while attention is at the ones before.
         context = max(0.0, links.context(kind, layout, share, again=again) - attention - (attended if again else 0.0))

@@ -1,8 +1,8 @@
 """What training reaches of a GPU's peaks, by class of GPU: ``specs/train_efficiency.json``, of ``benchmarks/fit_train_speed.py``.
 
-A class says which GPUs it is for and, where they differ, whose kernels (``megatron`` or ``torch``); the first that fits is taken, the
-last is for whatever is left. ``stated`` values are assumed, ``fitted`` ones measured; ``products`` is of 16-bit products, ``rates`` of
-those in less. Networks between nodes are stated: the catalogue of GPUs does not know them.
+A class says which GPUs it is for and, where they differ, whose kernels (``megatron`` or ``torch``); the first that fits is taken,
+the last is for whatever is left. ``stated`` values are assumed, ``fitted`` ones measured; ``products`` is of 16-bit products,
+``rates`` of those in less. Networks between nodes are stated: the catalogue of GPUs does not know them.
 """
 
 import json
@@ -13,7 +13,17 @@ from llmcalc.specs import catalogue
 from llmcalc.specs.efficiency import fits
 from llmcalc.specs.gpu import GpuSpec
 
-SHARES = ("products", "attention", "experts", "bandwidth", "hidden", "scan", "fp8", "fp4")  # of something that nothing exceeds
+SHARES = (
+    "products",
+    "attention",
+    "experts",
+    "bandwidth",
+    "hidden",
+    "tensor_hidden",
+    "scan",
+    "fp8",
+    "fp4",
+)  # of something that nothing exceeds
 NODE, PCIE = 8, 32.0  # GPUs of a node and GB/s of its links where the catalogue does not say
 
 
