@@ -144,8 +144,8 @@ EFFICIENCIES = """
 
 Shares of the dense rate that 16-bit products reach (`fp8`, `fp4`: of their own rates), what of that products of routed experts
 reach, shares of the 16-bit rate that flash attention and the scan of recurrent mixers reach, of the bandwidth, and of the links'
-rates; `hidden` is the share of ZeRO's messages that runs behind computation, `tensor_hidden` that of tensor parallelism's. `layer` is
-the least time that a layer's kernels take to be launched, forward and backward, `routing` what a layer with routed experts takes
+rates; `hidden` is the share of ZeRO's messages that runs behind computation, `tensor_hidden` that of tensor parallelism's. `layer`
+is the least time that a layer's kernels take to be launched, forward and backward, `routing` what a layer with routed experts takes
 more: with a small micro-batch that decides. Fitted values are effective: what a term leaves out is in its neighbour.
 """
 
@@ -184,8 +184,9 @@ def constants() -> Iterator[str]:
     low, high = data["range_of_other_gpus"]["range"]
     dense, routed = (f"{data[key][0]} to {data[key][1]}" for key in ("spread", "experts_spread"))
     yield (
-        f"A step takes {dense} times the likely time (10th to 90th percentile of measured / ours, of steps that are only scored), with "
-        f"routed experts {routed} times; on a GPU that nobody measured {low} to {high} times ({data['range_of_other_gpus']['why']})."
+        f"A step takes {dense} times the likely time (10th to 90th percentile of measured / ours, of steps that are only scored), "
+        f"with routed experts {routed} times; on a GPU that nobody measured {low} to {high} times "
+        f"({data['range_of_other_gpus']['why']})."
     )
 
 
@@ -209,8 +210,8 @@ def table() -> Iterator[str]:
         cells = (
             row["id"], f"{row['gpus']} x {row['gpu']}, {row['precision']}",
             f"{said}{zero}, {layout.micro_batches} x {row['micro_batch']}", f"{case.measured:.4g}", f"{step.seconds:.4g}",
-            f"{step.low:.4g} to {step.high:.4g}", f"{ratio:.2f}", percent(step.mfu()), percent(step.bubble_share), step.bound, "fitted" if case.fitted else "other", row.get("assumed", ""),
-            row.get("why", "") if far(ratio) else "",
+            f"{step.low:.4g} to {step.high:.4g}", f"{ratio:.2f}", percent(step.mfu()), percent(step.bubble_share), step.bound,
+            "fitted" if case.fitted else "other", row.get("assumed", ""), row.get("why", "") if far(ratio) else "",
         )  # fmt: skip
         yield f"| {' | '.join(cells)} |"
 

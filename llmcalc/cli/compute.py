@@ -182,7 +182,7 @@ def compute(
             opened = engine.explain(three[0], sources, kinds)
             name = "run" if m is None else m.name
             figures += [o.figure(m, each) if m is not None and each.unit == "FLOP" else (name, each) for each in opened]
-    notes = [*dict.fromkeys(notes), *terms.notes] if any(a.gpu_hours is not None for a in answers) else [*dict.fromkeys(notes)]
+    notes = [*dict.fromkeys(notes), *(terms.notes if any(a.gpu_hours is not None for a in answers) else [])]
     if any(a.training_flops is not None for a in answers) and not flops:
         notes.append(parts.rule(convention, count, mask, recompute, results[0]["seq"]))
     if any(a.assumed for a in answers):

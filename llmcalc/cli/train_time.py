@@ -13,11 +13,19 @@ if TYPE_CHECKING:
     from llmcalc.report.document import Table
 
 LABELS = {
-    "products": "matrix products", "attention": "attention", "memory": "norms, activations, sums, logits",
-    "host": "waiting for launches", "recompute": "computed again", "tensor": "messages of tensor parallelism", "context": "of context parallelism",
-    "expert": "of expert parallelism", "data": "of data parallelism", "pipeline": "between stages", "optimizer": "optimizer",
+    "products": "matrix products",
+    "attention": "attention",
+    "memory": "norms, activations, sums, logits",
+    "host": "waiting for launches",
+    "recompute": "computed again",
+    "tensor": "messages of tensor parallelism",
+    "context": "messages of context parallelism",
+    "expert": "messages of expert parallelism",
+    "data": "messages of data parallelism",
+    "pipeline": "messages between stages",
+    "optimizer": "optimizer",
     "bubble": "bubble of the pipeline",
-}  # fmt: skip
+}
 
 
 def timed(

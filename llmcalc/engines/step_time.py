@@ -200,6 +200,8 @@ class Clock:
             (kind.whole / beside, rate16, kind.whole_parameters),
             (kind.head / vocab, rate16, kind.vocab_parameters / vocab),
         ):
+            if not flops:
+                continue  # look-ups read a row, gains of norms are few
             forward = flops * share / reached
             recomputed = forward if again else 0.0
             once += recomputed
@@ -218,14 +220,17 @@ class Clock:
         if recipe.recompute == "selective":
             repeated = attended + scores
         busy = products + attention + memory + repeated
-        links = self.links
+        # What hides one message cannot hide another. The next keys and values come while attention is at the ones before.
+        links, window = self.links, busy
+        context = links.context(kind, layout, share, again=again)
+        hidden = min(context, attention + (attended if again else 0.0))
+        context, window = context - hidden, window - hidden
         tensor = links.tensor(kind, layout, share, again=again)
-        tensor -= min(tensor * e.tensor_hidden, busy)
-        expert = links.expert(kind, layout, share, self.work.picked, again=again)
-        # The next keys and values come while attention is at the ones before.
-        context = max(0.0, links.context(kind, layout, share, again=again) - attention - (attended if again else 0.0))
+        hidden = min(tensor * e.tensor_hidden, window)
+        tensor, window = tensor - hidden, window - hidden
         data = links.gathered(kind, recipe, layout) if layout.level == 3 else 0.0
-        data -= min(data * e.hidden, busy)
+        data -= min(data * e.hidden, window)
+        expert = links.expert(kind, layout, share, self.work.picked, again=again)
         launched = kind.layers * (e.layer_seconds + (e.routing_seconds if kind.routed else 0.0)) * (4 / 3 if again else 1)
         host = max(0.0, launched - busy - tensor - context - expert - data)
         return products, attention, memory, host, repeated, tensor, context, expert, data
