@@ -153,6 +153,18 @@ def test_layers_add_up_to_the_model(name: str) -> None:
     assert sum(k.split + k.routed + k.whole + k.head + k.attention + k.scan for k in kinds) == work.forward_flops(causal=True)
 
 
+@pytest.mark.parametrize(
+    "name", ["llama3-8b", "mixtral-8x7b", "gpt2", "t5-base", "albert-base-v2", "zamba2-1.2b", "gemma3n-e4b-text", "deepseek-v3"]
+)
+def test_parameters_add_up_to_the_model(name: str) -> None:
+    """Tied and shared ones once, whoever uses them; a remainder of one per place is lost."""
+    blueprint = resolve.as_trained(resolve.model(name))
+    work = StepWork(blueprint, 64)
+    kinds = [work.kinds[at] for at in (*work.of_layer.values(), *work.ends.values())]
+    found = sum(k.split_parameters + k.whole_parameters + k.expert_parameters + k.vocab_parameters for k in kinds)
+    assert found == pytest.approx(sum(weight.elements for weight in blueprint.weights if not weight.buffer), rel=1e-5)
+
+
 @pytest.mark.parametrize("recompute", ["none", "full"])
 @pytest.mark.parametrize(
     ("name", "layout", "links"),
@@ -326,7 +338,7 @@ def test_every_gpu_trains_or_says_why_not() -> None:
             assert all(0 < share <= 1 for share in (e.products, e.products16, e.experts, e.attention, e.bandwidth, e.link)), name
             assert all(0 <= share <= 1 for share in (e.hidden, e.tensor_hidden)), name
             assert trainer.machine.domain >= 1, name
-            assert trainer.measured or e.spread == (0.7, 2.0), name
+            assert trainer.measured or e.spread == (0.85, 2.0), name
 
 
 def test_a_result_and_its_table() -> None:
@@ -401,7 +413,7 @@ def test_compute_without_a_layout_is_as_before(run: Run) -> None:
 def test_compute_counts_gpus_from_the_degrees(run: Run) -> None:
     assert result(run, *LLAMA, "--dp", "8", "--tp", "4")["gpus"] == 32
     wide = result(run, "llama3-8b", "--gpu", "mi300x", "--tokens", "1T", "--dp", "8")
-    assert wide["mfu_high"] == pytest.approx(wide["mfu"] / 0.7)
+    assert wide["mfu_high"] == pytest.approx(wide["mfu"] / 0.85)
     experts = result(run, "mixtral-8x7b", "--gpu", "b200", "--precision", "fp8", "--tokens", "1T", "--dp", "8", "--ep", "8")
     assert 0 < experts["mfu_low"] < experts["mfu"] < experts["mfu_high"] < 1
 

@@ -8,7 +8,7 @@ is so many of each. Everything is of one sequence of the whole model, forward: w
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from llmcalc.blueprint.parts import Blueprint, Op, without_formulas
+from llmcalc.blueprint.parts import Blueprint, Op, Weight, without_formulas
 from llmcalc.engines import flops
 from llmcalc.engines.kept import SKIPPED
 from llmcalc.engines.layout import Chunk, Layout, chunks, outside, spread
@@ -81,24 +81,43 @@ class StepWork:
         ops = [op for op in blueprint.ops if op.rows not in SKIPPED]
         self.of_layer: dict[tuple[str, int], int] = {}
         self.ends: dict[tuple[str, bool], int] = {}
+        self.uses, loose = self._uses(ops)
         groups: dict[tuple[str, ...], int] = {}
         for stack in blueprint.stacks:
             own = [op for op in ops if op.name.partition(".")[0] == stack.name]
+            beside = [weight for weight in loose if weight.stack == stack.name]
             for layer in range(stack.depth):
                 here = [op for op in own if layer in op.layers]
-                names = tuple(op.name for op in here)
+                extra = [weight for weight in beside if layer in weight.layers]
+                names = *(op.name for op in here), *(weight.name for weight in extra)
                 if names not in groups:
-                    groups[names] = self._kind(here, layer=True)
+                    groups[names] = self._kind(here, extra, layer=True)
                 self.of_layer[stack.name, layer] = groups[names]
             for late in (False, True):
                 alone = [op for op in own if not op.layers and self.after[op.name] is late]
-                self.ends[stack.name, late] = self._kind(alone, layer=False)
+                extra = [weight for weight in beside if not weight.layers and weight.last is late]
+                self.ends[stack.name, late] = self._kind(alone, extra, layer=False)
         each = (*self.of_layer.values(), *self.ends.values())
         costs = flops.Costs(blueprint)
         self.forward, self.attention = (
             {causal: costs.forward(self._work(causal=causal), kinds) for causal in (False, True)} for kinds in ((), ("attention",))
         )
         self.head_flops = sum(self.kinds[at].head for at in each)
+
+    def _uses(self, ops: list[Op]) -> tuple[dict[str, int], list[Weight]]:
+        """In how many places each weight is used, layers and ends; and weights of text that no operation uses."""
+        places: dict[str, set[tuple[str, object]]] = {}
+        for op in ops:
+            if op.weight:
+                stack, used = op.name.partition(".")[0], places.setdefault(op.weight, set())
+                used.update((stack, layer) for layer in op.layers or (("ends", self.after[op.name]),))
+        stacks = [stack.name for stack in spread(self.blueprint)]
+        loose = [
+            weight for weight in self.weights.values()
+            if weight.stack in stacks and not weight.tied_to and not weight.buffer
+            and weight.name not in places and weight.name.removesuffix(".bias") not in places
+        ]  # fmt: skip
+        return {name: len(used) for name, used in places.items()}, loose
 
     def forward_flops(self, *, causal: bool) -> int:
         """Of one sequence, forward, as ``flops`` counts them."""
@@ -133,7 +152,7 @@ class StepWork:
         one = [op._replace(depth=1) for op in ops if op.kind in ("matmul", "attention")]  # type: ignore[arg-type]
         return flops.Costs(self.blueprint._replace(ops=tuple(one))).forward(self._work(causal=causal)) if one else 0
 
-    def _kind(self, ops: list[Op], *, layer: bool) -> int:
+    def _kind(self, ops: list[Op], loose: list[Weight], *, layer: bool) -> int:
         """The number of the kind that these operations make."""
         products: dict[str, list[Op]] = {"split": [], "routed": [], "whole": [], "head": [], "attention": [], "scan": []}
         moved = {"inside": 0, "outside": 0, "logits": 0, "scores": 0}
@@ -172,7 +191,7 @@ class StepWork:
         moved["inside"] += 2 * sent["routed_rows"]
         kind = Kind(
             int(layer and bool(ops)), **{name: self._flops(own) for name, own in products.items()}, **moved,
-            **self._parameters(ops), **sent, causal=self._flops(ops), full=self._flops(ops, causal=False),
+            **self._parameters(ops, loose), **sent, causal=self._flops(ops), full=self._flops(ops, causal=False),
         )  # fmt: skip
         if kind not in self.found:
             self.found[kind] = len(self.kinds)
@@ -185,14 +204,14 @@ class StepWork:
         writer = next((o for o in ops if o.writes == op.reads[1]), op)
         return rows * max(int(writer.width) // int(op.qk), 1) * (int(op.qk) + int(op.v))
 
-    def _parameters(self, ops: list[Op]) -> dict[str, int]:
-        """Elements of the weights that these operations use, once each: a tied head is the table's, and biases go with theirs."""
+    def _parameters(self, ops: list[Op], loose: list[Weight]) -> dict[str, int]:
+        """Elements of the weights that stand here: of one that several places share a part in each; biases go with theirs."""
         found = dict.fromkeys(("split_parameters", "whole_parameters", "expert_parameters", "vocab_parameters"), 0)
-        for name in dict.fromkeys(op.weight for op in ops if op.weight):
-            for weight in (self.weights[name], self.weights.get(f"{name}.bias")):
-                if weight is None or weight.tied_to or not int(weight.depth):
-                    continue
-                split = split_of(weight)
-                which = "expert" if weight.part == "experts" else "vocab" if split == "vocab" else "split" if split else "whole"
-                found[f"{which}_parameters"] += int(weight.elements) // int(weight.depth)
+        own = [(self.weights[name], self.uses[name]) for name in dict.fromkeys(op.weight for op in ops if op.weight)]
+        own += [(bias, uses) for weight, uses in own for bias in [self.weights.get(f"{weight.name}.bias")] if bias]
+        own += [(weight, len(weight.layers) or 1) for weight in loose]
+        for weight, uses in own:
+            split = split_of(weight)
+            which = "expert" if weight.part == "experts" else "vocab" if split == "vocab" else "split" if split else "whole"
+            found[f"{which}_parameters"] += int(weight.elements) // uses
         return found
