@@ -435,7 +435,7 @@ def test_a_deadline_is_kept_or_not_by_a_layout(run: Run) -> None:
         ("llama3-8b --gpu h100-sxm --tp 2", "--dp"),
         ("llama3-8b --gpu h100-sxm --gpus 8 --tp 3", "--gpus 8: tp x pp x cp is 3"),
         ("llama3-8b --gpu h100-sxm --gpus 8 --tp 2 --dp 2", "x dp is 4"),
-        ("llama3-8b --gpu h100-sxm --gpus 24 --tp 3", "does not divide the 32 heads"),
+        ("llama3-8b --gpu h100-sxm --gpus 24 --tp 3 --seq 6144", "does not divide the 32 heads"),
         ("llama3-8b --gpu h100-sxm --gpus 64 --pp 64", "too few"),
         ("llama3-8b --gpu h100-sxm --gpus 64 --micro-batch 2 --batch-tokens 1M", "--batch-tokens"),
         ("llama3-8b --gpu h100-sxm --gpus 64 --tp 0", "--tp"),
