@@ -9,9 +9,13 @@ import sys
 import time
 from collections.abc import Callable
 
-from llmcalc import resolve
+from llmcalc import hardware, resolve
 from llmcalc.blueprint.parts import without_formulas
 from llmcalc.engines import fit, flops, kv
+from llmcalc.engines.layout import Layout
+from llmcalc.engines.recipe import Recipe
+from llmcalc.engines.step_time import Clock
+from llmcalc.engines.step_work import StepWork
 
 MODELS = ("llama3-70b", "deepseek-v3", "gemma3-27b")
 
@@ -28,15 +32,20 @@ def rate(ask: Callable[[int, int], object], seconds: float) -> float:
 
 def main(seconds: float) -> None:
     """Print a line per model and engine."""
-    method = resolve.method("nf4")
+    method, recipe = resolve.method("nf4"), Recipe(8192, precision="megatron")
+    trainer = hardware.trainer(hardware.gpu("h100-sxm"))
     for name in MODELS:
         blueprint = without_formulas(resolve.model(name).blueprint)
         costs = flops.Costs(blueprint)
         demand = fit.Demand(resolve.model(name).blueprint, method)
+        clock = Clock(StepWork(blueprint, recipe.seq), trainer.machine, trainer.efficiency)
         questions: dict[str, Callable[[int, int], object]] = {
             "cache": lambda context, batch, b=blueprint: kv.size(b, context, batch),  # type: ignore[misc]
             "FLOPs": lambda context, batch, c=costs: c.count(context, batch),  # type: ignore[misc]
             "memory needed": lambda context, batch, d=demand: d.cache_bytes(context, batch) + d.working_bytes(context, batch),  # type: ignore[misc]
+            "time of a step": lambda asked, size, t=clock: t.time(  # type: ignore[misc]
+                recipe._replace(micro_batch=size), Layout(2, 1 + asked % 16, 8, 1, 1, "1", micro_batches=asked)
+            ),
         }
         for what, ask in questions.items():
             print(f"{name:12} {what:14} {rate(ask, seconds):10,.0f} per second")

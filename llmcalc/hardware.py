@@ -8,6 +8,7 @@ from llmcalc.specs import catalogue
 from llmcalc.units import MiB
 
 if TYPE_CHECKING:
+    from llmcalc.engines import step_links, step_time
     from llmcalc.engines.runtimes import Runtime
     from llmcalc.engines.speed import Efficiency, Machine
     from llmcalc.specs.efficiency import Found
@@ -110,3 +111,36 @@ def machine(runtime: str, card: Gpu, quant: str, gpus: int = 1, tp: int | None =
     link = spec.interconnect.gb_s if spec.interconnect else None
     each = spec.devices
     return Machine(spec.bandwidth_gb_s * 1e9 / each, rate * 1e12 / each, link and link * 1e9, ranks, gpus // ranks)
+
+
+class Trainer(NamedTuple):
+    """A GPU as training steps see it. ``measured``: whether its spread is of steps on this very GPU."""
+
+    machine: "step_links.Machine"
+    efficiency: "step_time.Efficiency"
+    measured: bool
+    note: str
+
+
+def trainer(card: Gpu, precision: str = "16-bit", *, megatron: bool = True) -> Trainer:
+    """A GPU that computes products in ``precision`` (16-bit, fp8, fp4, tf32, fp32), with Megatron's kernels or torch's.
+
+    Raises UsageError for a rate that the catalogue does not have.
+    """
+    from llmcalc.engines.step_links import Machine
+    from llmcalc.engines.step_time import Efficiency
+    from llmcalc.specs import train_efficiency
+
+    found = train_efficiency.find(card.name, card.spec, "megatron" if megatron else "torch", precision)
+    rates, each = card.spec.tflops, card.spec.devices
+    half = rates.bf16 or rates.fp16
+    rate = half if precision == "16-bit" else getattr(rates, precision)
+    if rate is None:
+        raise UsageError(f"{card.name} has no {precision} rate in the catalogue")
+    other = rate if precision in ("tf32", "fp32") or half is None else half
+    machine = Machine(
+        rate * 1e12 / each, other * 1e12 / each, card.spec.bandwidth_gb_s * 1e9 / each, found.nvlink * 1e9, found.network * 1e9,
+        found.domain,
+    )  # fmt: skip
+    efficiency = Efficiency(found.name, spread=found.spread, experts_spread=found.experts_spread, **found.values)
+    return Trainer(machine, efficiency, found.measured, found.note)

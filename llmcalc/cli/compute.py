@@ -58,6 +58,18 @@ Precision = Annotated[
 ]
 
 
+def _degree(name: str, text: str) -> Any:
+    return typer.Option(name, min=1, max=10**6, metavar="N", help=text, show_default=False)
+
+
+Tp = Annotated[int | None, _degree("--tp", "Tensor parallelism. With a layout and --gpus, MFU is estimated from it.")]
+Pp = Annotated[int | None, _degree("--pp", "Pipeline stages.")]
+Dp = Annotated[int | None, _degree("--dp", "Data parallelism; what --gpus leaves unless said.")]
+Cp = Annotated[int | None, _degree("--cp", "Context parallelism.")]
+Ep = Annotated[int | None, _degree("--ep", "Expert parallelism; it divides --dp x --cp.")]
+MicroBatch = Annotated[int | None, _degree("--micro-batch", "Sequences in one pass; 1 unless said.")]
+
+
 def compute(
     models: Models = None,
     params: Params = None,
@@ -85,12 +97,19 @@ def compute(
     mask: Mask = "full",
     recompute: Again = "none",
     precision: Precision = "16-bit",
+    tp: Tp = None,
+    pp: Pp = None,
+    dp: Dp = None,
+    cp: Cp = None,
+    ep: Ep = None,
+    micro_batch: MicroBatch = None,
     explain: o.Explain = False,
     form: o.Format = "table",
     json: o.Json = False,
 ) -> int:
     """Training runs: FLOPs, GPU-hours, days, energy, CO2, cost; back from a deadline or a budget. Exit 1 if it cannot be met."""
     from llmcalc import hardware, resolve
+    from llmcalc.cli import compute_layout as layouts
     from llmcalc.cli import training_run as parts
     from llmcalc.engines import compute as engine
     from llmcalc.errors import UsageError
@@ -112,6 +131,10 @@ def compute(
     speeds = {"mfu": mfu, "hfu": hfu, "hardware_flops": tflops and tflops * 1e12, "tokens": tokens_per_second, "": iteration}
     batch = None if batch_tokens is None else parse_count(batch_tokens, "--batch-tokens")
     speed = parts.speed({unit: value for unit, value in speeds.items() if value is not None}, batch, gpus)
+    spread = layouts.Spread(tp, pp, dp, cp, ep, micro_batch)
+    if spread.asked and (not models or card is None or speed is not None or gpu_hours is not None):
+        raise UsageError("a layout tells how fast a MODEL trains on a --gpu: give both, and no speed or --gpu-hours")
+    gpus = spread.gpus(gpus)
     asked = None if tokens is None else parse_count(tokens, "--tokens")
     work = None if flops is None else parse_count(flops, "--flops")
     hours = None if gpu_hours is None else parse_count(gpu_hours, "--gpu-hours")
@@ -130,16 +153,24 @@ def compute(
             if asked is None and not (hours or money or (gpus and days)) and published is not None and m is not None:
                 question = question._replace(tokens=published)
                 notes.append(f"{m.name}: {published:,} tokens, as published")
+        told = None
+        if spread.asked and m is not None and card is not None and gpus is not None and length is not None and question.work:
+            work_of = question.work.model
+            told = layouts.estimate(m, card, spread, gpus, length, batch, recompute, precision, work_of, terms.site.peak or 0.0)
+            notes += told.notes
+        speeds_of = (question.speed,) * 3 if told is None else told.speeds
+        question = question._replace(speed=speeds_of[0])
         three = [
-            engine.answer(question, cost, share)
-            for cost, share in zip(terms.prices, (engine.MFU.likely, engine.MFU.high, engine.MFU.low), strict=True)
+            engine.answer(question._replace(speed=rate), cost, share)
+            for rate, cost, share in zip(speeds_of, terms.prices, (engine.MFU.likely, engine.MFU.high, engine.MFU.low), strict=True)
         ]
         kinds = parts.kinds(question, three[0], m is not None and m.blueprint.estimate, power, price, carbon)
         result = {
             "model": m and m.name, "estimate": m is not None and m.blueprint.estimate, "params": n and int(n),
             "flops_convention": convention, "count": count, "mask": mask, "recompute": recompute, "seq": length,
             "gpu": card and card.name, "precision": precision, "peak_flops": terms.site.peak,
-            **parts.figures(three), "flops_per_token": question.work and parts.plain(question.work.model),
+            **parts.figures(three), "layout": told and told.layout._asdict(), "bound": told and told.step.bound,
+            "bubble_share": told and told.step.bubble_share, "flops_per_token": question.work and parts.plain(question.work.model),
             "hardware_flops_per_token": question.work and parts.plain(question.work.hardware),
             "power_watts": terms.site.watts, "pue": terms.site.pue, "carbon_kg_per_kwh": terms.site.kg_per_kwh,
             "price_dollars_per_gpu_hour": terms.prices[0], "kinds": kinds,
@@ -151,7 +182,7 @@ def compute(
             opened = engine.explain(three[0], sources, kinds)
             name = "run" if m is None else m.name
             figures += [o.figure(m, each) if m is not None and each.unit == "FLOP" else (name, each) for each in opened]
-    notes += terms.notes if any(a.gpu_hours is not None for a in answers) else []
+    notes = [*dict.fromkeys(notes), *(terms.notes if any(a.gpu_hours is not None for a in answers) else [])]
     if any(a.training_flops is not None for a in answers) and not flops:
         notes.append(parts.rule(convention, count, mask, recompute, results[0]["seq"]))
     if any(a.assumed for a in answers):
@@ -164,7 +195,7 @@ def compute(
         "gpus": gpus, "mfu": mfu, "hfu": hfu, "tflops": tflops, "tokens_per_second": tokens_per_second, "iteration": iteration,
         "batch_tokens": batch, "gpu_hours": hours, "days": days, "budget": money, "price": price, "power": power,
         "pue": terms.site.pue, "carbon": carbon, "seq": context, "convention": convention, "count": count, "mask": mask,
-        "recompute": recompute, "precision": precision,
+        "recompute": recompute, "precision": precision, **spread._asdict(),
     }  # fmt: skip
     table = parts.one(results[0]) if len(results) == 1 else parts.many(results)
     render(Document("compute", inputs, results, [table], notes, figures), form, explain=explain)

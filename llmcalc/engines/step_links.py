@@ -1,0 +1,121 @@
+"""How long a training step's messages take, by the links that their ranks share.
+
+Ranks are numbered as Megatron numbers them: tensor parallelism innermost, then context, then data with experts, pipeline stages
+outermost. A group whose ranks stand in one domain has its fast links; else its rings go through the networks of all its ranks in a
+domain. What is sent, and how often, is ``traffic``'s.
+"""
+
+from typing import NamedTuple
+
+from llmcalc.engines.kept import FP32, HALF
+from llmcalc.engines.layout import Layout
+from llmcalc.engines.recipe import Recipe
+from llmcalc.engines.step_work import Kind
+
+
+class Machine(NamedTuple):
+    """One GPU's peaks per second, in FLOP and bytes, and the links to the others.
+
+    ``flops`` is the rate of the precision that products are computed in (and that MFU is of), ``flops16`` of everything else.
+    ``domain`` GPUs share ``nvlink`` (bytes per second, one way), ``network`` is what one GPU has of the links between domains.
+    """
+
+    flops: float
+    flops16: float
+    bandwidth: float
+    nvlink: float
+    network: float
+    domain: int = 8
+
+
+class Links:
+    """The links of a machine, of which messages reach the share ``reached``."""
+
+    def __init__(self, machine: Machine, reached: float) -> None:
+        self.machine, self.reached = machine, reached
+
+    def _inside(self, ranks: int, stride: int) -> int:
+        """How many ranks of a group stand in one domain, ``stride`` GPUs apart."""
+        return max(1, min(ranks, self.machine.domain // stride))
+
+    def _ring(self, ranks: int, stride: int) -> float:
+        """Bytes per second of a ring."""
+        inside = self._inside(ranks, stride)
+        rate = self.machine.nvlink if inside == ranks else min(self.machine.nvlink, self.machine.network * inside)
+        return rate * self.reached
+
+    def tensor(self, kind: Kind, layout: Layout, share: float, *, again: bool) -> float:
+        """Seconds of a micro-batch's sums along tensor parallelism in a layer; ``share`` of a sequence is one rank's tokens."""
+        t, forward = layout.tp, 2 if again else 1
+        if t == 1:
+            return 0.0
+        summed = kind.summed + (kind.vocab_summed if layout.vocab_parallel else 0)
+        read = kind.read + (kind.vocab_read if layout.vocab_parallel else 0)
+        carried = summed * (forward + 1) + read * (forward + 2) if layout.sequence_parallel else 2 * (summed * forward + read)
+        return HALF * share * carried * (t - 1) / t / self._ring(t, 1)
+
+    def context(self, kind: Kind, layout: Layout, share: float, *, again: bool) -> float:
+        """Seconds of keys and values, and their gradients, around the ring of context parallelism."""
+        if layout.cp == 1:
+            return 0.0
+        around = HALF * share * kind.keys / layout.tp * (layout.cp - 1) * (4 if again else 3)
+        return around / self._ring(layout.cp, layout.tp)
+
+    def expert(self, kind: Kind, layout: Layout, share: float, picked: int, *, again: bool) -> float:
+        """Seconds of tokens on their way to ``picked`` experts each, and back.
+
+        A row goes to another domain once, however many of its experts it finds there, and is copied behind the network (DeepEP,
+        Hybrid-EP).
+        """
+        ranks = layout.ep
+        if ranks == 1 or not kind.routed_rows:
+            return 0.0
+        sent = HALF * share * kind.routed_rows * (3 if again else 2) / (layout.tp if layout.sequence_parallel else 1)
+        inside = self._inside(ranks, layout.tp)
+        domains = ranks / inside
+        once = (1 - (1 - 1 / domains) ** picked) * domains / picked  # of the rows that a domain is sent, those that differ
+        near = (ranks - (inside == ranks)) / self.machine.nvlink
+        return sent / ranks * max(near, (ranks - inside) * once / self.machine.network) / self.reached
+
+    def hop(self, recipe: Recipe, layout: Layout, hidden: int) -> float:
+        """Seconds of activations to the next stage, or of their gradients to the one before: once for each chunk."""
+        size = HALF * recipe.micro_batch * recipe.seq / layout.cp * hidden / (layout.tp if layout.sequence_parallel else 1)
+        link = self.machine.nvlink if layout.gpus <= self.machine.domain else self.machine.network
+        return layout.chunks * size / (link * self.reached)
+
+    def gathered(self, kind: Kind, recipe: Recipe, layout: Layout) -> float:
+        """Seconds of ZeRO-3 in a layer: parameters are gathered for forward and for backward, gradients divided."""
+        each = 2 * item_of(recipe) + _gradient(recipe, layout)
+        return sum(self._shared(elements * each, experts, layout) for elements, experts in elements_of(kind, layout))
+
+    def states(self, held: tuple[float, float], recipe: Recipe, layout: Layout) -> float:
+        """Seconds of a step's gradients and parameters, below ZeRO-3, of a stage that has so many elements (and of experts)."""
+        if layout.level == 3:
+            return 0.0
+        gradient = _gradient(recipe, layout)
+        each = gradient + (item_of(recipe) if layout.level else gradient)
+        return sum(self._shared(elements * each, experts, layout) for elements, experts in zip(held, (False, True), strict=True))
+
+    def _shared(self, carried: float, experts: bool, layout: Layout) -> float:
+        """Seconds of one gather (or half of an all-reduce) among those who have the same weights."""
+        ranks = layout.sharers(experts=experts) if layout.level == 3 else layout.group(experts=experts)
+        return carried * (ranks - 1) / ranks / self._ring(ranks, layout.tp * (layout.ep if experts else 1))
+
+
+def item_of(recipe: Recipe) -> int:
+    """Bytes of a weight as it is computed with."""
+    return FP32 if recipe.precision == "fp32" else HALF
+
+
+def _gradient(recipe: Recipe, layout: Layout) -> int:
+    """Bytes of a gradient as it is summed, of adapters none to speak of."""
+    if recipe.method != "full":
+        return 0
+    return FP32 if recipe.precision == "megatron" or layout.reduce_dtype == "fp32" else item_of(recipe)
+
+
+def elements_of(kind: Kind, layout: Layout) -> tuple[tuple[float, bool], tuple[float, bool]]:
+    """Parameters of a layer on a rank: those that all data-parallel ranks have, and experts."""
+    vocab = layout.tp if layout.vocab_parallel else 1
+    shared = kind.split_parameters / layout.tp + kind.vocab_parameters / vocab + kind.whole_parameters
+    return (shared, False), (kind.expert_parameters / (layout.tp * layout.ep), True)
