@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from llmcalc import hardware, resolve
 from llmcalc.blueprint.lower import lower
 from llmcalc.blueprint.parts import Blueprint
-from llmcalc.cli.train_time import timed
+from llmcalc.cli import train_time
 from llmcalc.engines import compute, flops
 from llmcalc.engines.layout import Layout
 from llmcalc.engines.recipe import Recipe
@@ -122,7 +122,8 @@ def test_a_worked_step(recipe: dict[str, Any], layout: dict[str, Any], expected:
     step = step_time(gpt(LAYERS, H, 4, V), own, Layout(**layout), FAST, ALL)
     assert step.seconds == pytest.approx(expected / 1e12, rel=1e-9)
     copies = layout.get("dp", 1) * layout.get("micro_batches", 1)
-    assert step.model_flops == 3 * (PRODUCTS + HEAD + SCORES) * copies
+    passes = 2 if own.method == "lora" else 3
+    assert step.model_flops == (passes * (PRODUCTS + HEAD) + 3 * SCORES) * copies
     assert step.tokens == B * S * copies
 
 
@@ -341,10 +342,12 @@ def test_every_gpu_trains_or_says_why_not() -> None:
             assert trainer.measured or e.spread == (0.85, 2.0), name
 
 
-def test_a_result_and_its_table() -> None:
-    blueprint, recipe = resolve.model("llama3-8b").blueprint, Recipe(4096, precision="megatron", recompute="full")
-    layout = Layout(2, 2, 2, zero="1", micro_batches=8)
-    found, table, notes = timed(blueprint, recipe, layout, hardware.gpu("h100-sxm"))
+TRAIN = "llama3-8b --precision megatron --seq 4k --recompute full --tp 2 --pp 2 --dp 2 --zero 1 --accumulate 8 --method full"
+
+
+def test_a_result_and_its_table(run: Run) -> None:
+    outcome = run("train", *TRAIN.split(), "--gpu", "h100-sxm", "--json")
+    (found,) = outcome.results
     assert found["step_seconds_low"] < found["step_seconds"] < found["step_seconds_high"]
     assert found["mfu_low"] < found["mfu"] < found["mfu_high"] < found["mfu"] * 4 / 3
     assert found["tokens_per_second_per_gpu"] == pytest.approx(2 * 8 * 4096 / 8 / found["step_seconds"])
@@ -354,9 +357,45 @@ def test_a_result_and_its_table() -> None:
         sum(found["step_parts"][name] for name in ("tensor", "context", "expert", "data", "pipeline"))
     )
     assert found["bound"] == "compute"
-    assert {row[0] for row in table.rows} >= {"matrix products", "bubble of the pipeline", "computed again", "a step", "MFU", "HFU"}
-    assert "450 GB/s among 8 GPUs" in " ".join(notes)
-    assert "none was on mi300x" in " ".join(timed(blueprint, recipe, layout, hardware.gpu("mi300x"))[2])
+    out = run("train", *TRAIN.split(), "--gpu", "h100-sxm").out
+    for word in ("Time of a step on 8 x h100-sxm, 65,536 tokens: bound by compute", "matrix products", "bubble of the pipeline",
+                 "computed again", "MFU", "HFU", "450 GB/s among 8 GPUs"):  # fmt: skip
+        assert word in out
+    assert "none was on mi300x" in run("train", *TRAIN.split(), "--gpu", "mi300x").out
+
+
+def test_an_adapter_takes_two_forwards() -> None:
+    """Of frozen weights no gradient is taken: the model's FLOPs are two forwards, and of attention three."""
+    blueprint = resolve.model("llama3-8b").blueprint
+    full, lora = (step_time(blueprint, Recipe(2048, method=method), Layout(), FAST, ALL) for method in ("full", "lora"))
+    work = StepWork(blueprint, 2048)
+    forward, attention = work.forward_flops(causal=True), work.attention_flops(causal=True)
+    assert (full.model_flops, lora.model_flops) == (3 * forward, 2 * forward + attention)
+    assert lora.mfu() <= 1
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ("", None),
+        ("--gpu h100-sxm --objective dpo", "the time of a step of dpo is not known"),
+        ("--gpu h100-sxm --method prefix", "the time of a step of prefix is not known"),
+        ("--gpu h100-sxm --optimizer paged-adamw", "moves its states to the host"),
+        ("--gpu h100-sxm --gpus 2 --zero 2 --offload optimizer", "moves its states to the host"),
+        ("--gpu p100-pcie --precision fp32 --objective reward", "the time of a step of reward is not known"),
+    ],
+)
+def test_no_time_is_said_to_be_none(options: str, why: str | None, run: Run) -> None:
+    outcome = run("train", "gpt2", *options.split(), "--json")
+    assert [outcome.results[0][key] for key in train_time.KEYS] == [None] * len(train_time.KEYS)
+    assert [note for note in outcome.json["notes"] if "no time" in note] == ([note] if (note := why and next(
+        (said for said in outcome.json["notes"] if why in said), "missing")) else [])  # fmt: skip
+
+
+def test_what_does_not_fit_has_no_table(run: Run) -> None:
+    outcome = run("train", "llama3-70b", "--gpu", "h100-sxm", "--method", "full")
+    assert outcome.code == 1
+    assert "Time of a step" not in outcome.out
 
 
 def result(run: Run, *arguments: str) -> dict[str, Any]:

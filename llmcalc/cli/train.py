@@ -74,7 +74,7 @@ def train(
 ) -> int:
     """Memory of one training step: weights, gradients, optimizer, activations, and where the peak is. Exit 1 if it does not fit."""
     from llmcalc import hardware, resolve
-    from llmcalc.cli import train_parallel, train_plot, train_solve, train_tables
+    from llmcalc.cli import train_parallel, train_plot, train_solve, train_tables, train_time
     from llmcalc.engines import parallel, training
     from llmcalc.engines.layout import Layout
     from llmcalc.engines.recipe import ITEMS, Recipe
@@ -118,7 +118,8 @@ def train(
     notes, figures = [], []
     unknown: list[str] = []
     budget = None if card is None else card.usable_bytes - kept
-    progress = train_solve.Progress()
+    progress, timer = train_solve.Progress(), train_time.Timer(card, recipe, goal.name)
+    times = []
     for m in chosen:
         own = recipe._replace(seq=asked or min(DEFAULT_SEQ, m.blueprint.context or DEFAULT_SEQ))
         blueprint = resolve.as_trained(m)
@@ -140,13 +141,16 @@ def train(
         own, over = found.recipe, ask.over(found.layout)
         spread, aligned = over.plan(own), over.aligned(own)
         required = found.answer.peak_bytes + kept
+        fits = None if card is None else required <= card.usable_bytes
+        time = timer.time(blueprint, own, spread.layout)
+        times.append(time if fits else None)
         results.append({
             "model": m.name, "family": m.spec.family, "estimate": m.blueprint.estimate, "seq": own.seq,
             "micro_batch": own.micro_batch, "method": own.method, "rank": own.rank if own.method in RANKED else None,
             **_figures(found.answer, spread.fullest.training), **a.figures(aligned),
             **train_parallel.figures(ask.aligning.policy, aligned.recipe, spread),
             "gpu": None if card is None else card.name, "available_bytes": None if card is None else card.usable_bytes,
-            "required_bytes": required, "fits": None if card is None else required <= card.usable_bytes,
+            "required_bytes": required, "fits": fits, **train_time.figures(time),
             "solved": found.value, "solve_limit": found.limit, "methods": ways,
         })  # fmt: skip
         if named and solve:
@@ -193,6 +197,9 @@ def train(
     tables = [first, *(train_tables.ways(result, unit) for result in results if result["methods"])]
     if named:
         tables += [table for result in results for table in train_parallel.tables(result, unit)]
+        for result, time in zip(results, times, strict=True):
+            tables += [] if time is None else [train_time.table(time, f"{result['gpus']:,} x {result['gpu']}")]
+        notes += timer.notes(shown=any(times))
     if compared and gpu is not None:
         notes.append(train_solve.LONGEST)
     render(Document("train", inputs, results, tables, notes, figures), form, explain=explain, unit=unit)

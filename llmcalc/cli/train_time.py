@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from llmcalc.engines.optimizers import PAGED
+from llmcalc.errors import NoAnswer, UsageError
+
 if TYPE_CHECKING:
     from llmcalc.blueprint.parts import Blueprint
     from llmcalc.engines.layout import Layout
@@ -28,23 +31,62 @@ LABELS = {
 }
 
 
-def timed(
-    blueprint: Blueprint, recipe: Recipe, layout: Layout, card: Gpu, precision: str = "16-bit", *, causal: bool = True
-) -> tuple[dict[str, Any], Table, list[str]]:
-    """The result's keys, a table and notes; ``causal`` is the mask that MFU counts by.
+KEYS = (
+    "step_seconds", "step_seconds_low", "step_seconds_high", "step_tokens", "tokens_per_second_per_gpu",
+    "tokens_per_second_per_gpu_low", "tokens_per_second_per_gpu_high", "mfu", "mfu_low", "mfu_high", "hfu", "bubble_share",
+    "communication_seconds", "bound", "step_parts",
+)  # fmt: skip
+NOTHING: dict[str, Any] = dict.fromkeys(KEYS)
 
-    Raises UsageError and NoAnswer as ``step_time`` does, and UsageError for a rate that the GPU does not have.
+
+class Timer:
+    """Times steps on a kind of GPU; without one, and where the time is not known, every figure is None.
+
+    Raises UsageError for a rate that the GPU does not have. ``why`` says why there is no figure.
     """
-    from llmcalc import hardware
-    from llmcalc.engines.step_time import step_time
 
-    trainer = hardware.trainer(card, precision, megatron=recipe.precision == "megatron")
-    found = step_time(blueprint, recipe, layout, trainer.machine, trainer.efficiency, causal=causal)
-    return figures(found), table(found, f"{layout.gpus} x {card.name}"), notes(card, trainer, causal=causal)
+    def __init__(self, card: Gpu | None, recipe: Recipe, objective: str) -> None:
+        from llmcalc import hardware
+
+        self.card, self.why = card, ""
+        self.trainer: Trainer | None = None
+        if card is None:
+            return
+        if objective != "sft":
+            self.why = f"the time of a step of {objective} is not known: roll-outs and scoring are not in what was measured"
+        else:
+            try:
+                precision = "fp32" if recipe.precision == "fp32" else "16-bit"
+                self.trainer = hardware.trainer(card, precision, megatron=recipe.precision == "megatron")
+            except UsageError as error:
+                self.why = str(error)
+
+    def time(self, blueprint: Blueprint, recipe: Recipe, layout: Layout) -> StepTime | None:
+        """A step, by the causal mask; None where it is not known."""
+        from llmcalc.engines.step_time import step_time
+
+        if self.trainer is None:
+            return None
+        if layout.offload or recipe.optimizer.startswith(PAGED):
+            self.why = "the time of a step that moves its states to the host is not known"
+            return None
+        try:
+            return step_time(blueprint, recipe, layout, self.trainer.machine, self.trainer.efficiency)
+        except NoAnswer as error:
+            self.why = str(error)
+            return None
+
+    def notes(self, *, shown: bool) -> list[str]:
+        """Where the time is from, or why there is none."""
+        if self.why:
+            return [f"no time: {self.why}"]
+        return notes(self.card, self.trainer) if shown and self.card and self.trainer else []
 
 
-def figures(found: StepTime) -> dict[str, Any]:
+def figures(found: StepTime | None) -> dict[str, Any]:
     """The keys of a result."""
+    if found is None:
+        return NOTHING
     each = found.tokens_per_second_per_gpu
     return {
         "step_seconds": found.seconds, "step_seconds_low": found.low, "step_seconds_high": found.high, "step_tokens": found.tokens,
@@ -75,7 +117,7 @@ def table(found: StepTime, where: str) -> Table:
     return Table(title, ("", ">time", ">share, or from, to"), rows)
 
 
-def notes(card: Gpu, trainer: Trainer, *, causal: bool = True) -> list[str]:
+def notes(card: Gpu, trainer: Trainer) -> list[str]:
     """Where the time is from."""
     e = trainer.efficiency
     said = f"step: efficiencies of {e.name}, fitted on published steps (docs/train-speed.md)"
@@ -83,8 +125,7 @@ def notes(card: Gpu, trainer: Trainer, *, causal: bool = True) -> list[str]:
         said += f"; none was on {card.name}, so from {e.spread[0]:g} to {e.spread[1]:g} times as long"
     near, far, domain = trainer.machine.nvlink / 1e9, trainer.machine.network / 1e9, trainer.machine.domain
     links = f"links: {near:g} GB/s among {domain} GPUs, {far:g} GB/s of a GPU beyond"
-    mask = "causal" if causal else "full"
-    return [said, links, f"MFU of the step: products and attention that run, {mask} mask"]
+    return [said, links, "MFU of the step: products and attention that run, causal mask"]
 
 
 def _seconds(value: float) -> str:

@@ -149,12 +149,14 @@ class Clock:
             products, attention, memory, host, again, tensor, context, expert, data + sent, pipeline, optimizer, bubble
         )  # fmt: skip
         sequences = m * recipe.micro_batch * layout.dp
-        forward = work.forward_flops(causal=causal)
-        repeated = {"none": 0, "selective": 3 * work.attention_flops(causal=causal), "full": forward - work.head_flops}
+        forward, attended = work.forward_flops(causal=causal), work.attention_flops(causal=causal)
+        repeated = {"none": 0, "selective": 3 * attended, "full": forward - work.head_flops}
+        # Of frozen weights no gradient is taken, so backward is a forward's worth of products, and twice attention's.
+        model = 3 * forward if recipe.method == "full" else 2 * forward + attended
         low, high = self.efficiency.experts_spread if self.routed else self.efficiency.spread
         return StepTime(
-            seconds, seconds * low, seconds * high, sequences * work.tokens, layout.gpus, 3 * forward * sequences,
-            (3 * forward + repeated[recipe.recompute]) * sequences, self.machine.flops, parts,
+            seconds, seconds * low, seconds * high, sequences * work.tokens, layout.gpus, model * sequences,
+            (model + repeated[recipe.recompute]) * sequences, self.machine.flops, parts,
         )  # fmt: skip
 
     def _pass(self, recipe: Recipe, layout: Layout) -> tuple[float, tuple[float, ...], Counts]:
