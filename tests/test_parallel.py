@@ -13,9 +13,10 @@ from llmcalc.blueprint.parts import Blueprint, StackShape, Weight
 from llmcalc.cli.train_parallel import figures, tables
 from llmcalc.engines import deepspeed, training
 from llmcalc.engines.layout import SCHEDULES, ZERO, Layout, chunks, in_flight
-from llmcalc.engines.parallel import Parallel, Planner, plan
+from llmcalc.engines.parallel import Planner, plan
 from llmcalc.engines.recipe import Recipe
 from llmcalc.engines.shards import hold, on_rank
+from llmcalc.engines.stages import Parallel
 from llmcalc.engines.traffic import traffic
 from llmcalc.errors import LlmcalcError, NoAnswer, UsageError
 from llmcalc.quantity import Dim

@@ -75,7 +75,7 @@ def train(
     """Memory of one training step: weights, gradients, optimizer, activations, and where the peak is. Exit 1 if it does not fit."""
     from llmcalc import hardware, resolve
     from llmcalc.cli import train_parallel, train_plot, train_solve, train_tables, train_time
-    from llmcalc.engines import parallel, training
+    from llmcalc.engines import stages, training
     from llmcalc.engines.layout import Layout
     from llmcalc.engines.recipe import ITEMS, Recipe
     from llmcalc.engines.train_solve import RANKED, Ask, Solution
@@ -164,7 +164,7 @@ def train(
             notes.append(f"{m.name}: drawn in {plot}")
         if explain:
             alone = spread.layout.gpus == 1
-            opened = training.explain(blueprint, own) if alone else [parallel.explain(stage) for stage in spread.stages]
+            opened = training.explain(blueprint, own) if alone else [stages.explain(stage) for stage in spread.stages]
             if goal.name != "sft":
                 opened = [aligned.explain()]
             figures += [o.figure(m, figure) for figure in opened]
@@ -176,7 +176,7 @@ def train(
     if any(result["gpus"] > 1 for result in results):
         held = "the CUDA context, library workspaces, NCCL's buffers and allocator slack are not in the peak"
     rules = {
-        "Megatron's kernels" if result["peak_kernel"] == parallel.KERNELS else "torch's eager mode and transformers"
+        "Megatron's kernels" if result["peak_kernel"] == stages.KERNELS else "torch's eager mode and transformers"
         for result in results
     }
     notes.append(f"{', '.join(rules)}; {held}; {show_bytes(kept, unit)} is kept for them where --gpu asks for a verdict")

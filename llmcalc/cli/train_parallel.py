@@ -9,8 +9,8 @@ from llmcalc.errors import UsageError
 if TYPE_CHECKING:
     from llmcalc.blueprint.parts import Blueprint
     from llmcalc.engines.layout import Layout
-    from llmcalc.engines.parallel import Parallel, Stage
     from llmcalc.engines.recipe import Recipe
+    from llmcalc.engines.stages import Parallel, Stage
     from llmcalc.report.document import Table
 
 
@@ -51,7 +51,7 @@ def _stage(stage: Stage) -> dict[str, Any]:
         "stage": stage.stage, "ranks": stage.ranks, "layers": stage.layers, "in_flight": list(stage.in_flight),
         "elements": held.elements, "parameter_bytes": held.parameters, "gradient_bytes": held.gradients,
         "optimizer_bytes": held.optimizer, "buffer_bytes": held.buffers, "gathered_bytes": held.gathered, "host_bytes": held.host,
-        "padding": held.padding, "input_bytes": stage.training.input_bytes, "placeholder_bytes": stage.placeholders,
+        "padding": held.padding, "input_bytes": stage.input_bytes, "placeholder_bytes": stage.placeholders,
         "activation_bytes": kept.kept,
         "activation_parts": {"layers": kept.layers, "embedding": kept.embedding, "head": kept.head}, "passing_bytes": kept.passing,
         "peak_bytes": stage.peak_bytes,

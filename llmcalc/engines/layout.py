@@ -11,6 +11,7 @@ from llmcalc.errors import UsageError
 ZERO = ("0", "1", "2", "3", "fsdp")
 SCHEDULES = ("gpipe", "1f1b", "interleaved")
 OFFLOADS = ("", "optimizer", "all")
+DTYPES = ("", *ITEMS)
 # States of these are made of whole matrices, which a flat partition cuts anywhere.
 WHOLE = ("adafactor", "galore", "muon")
 
@@ -69,6 +70,30 @@ class Layout(NamedTuple):
         return min(group, self.shard or group) if self.level else 1
 
     @property
+    def dividing(self) -> tuple[object, ...]:
+        """What decides which weights stand on a stage's rank, before data parallelism."""
+        return self.tp, self.pp, self.ep, self.chunks, self.vocab_parallel, self.vocab_multiple
+
+    @property
+    def holding(self) -> tuple[object, ...]:
+        """What decides the bytes of model states: everything but the schedule and who has which tokens."""
+        return (
+            *self.dividing,
+            self.copies,
+            self.zero,
+            self.offload,
+            self.shard,
+            self.reduce_dtype,
+            self.shard_dtype,
+            self.prefetch,
+        )
+
+    @property
+    def keeping(self) -> tuple[object, ...]:
+        """What decides the activations of a micro-batch."""
+        return self.dividing, self.cp, self.sequence_parallel
+
+    @property
     def shares_evenly(self) -> bool:
         """Whether experts and hybrid shards divide the ranks that have copies."""
         groups, rest = divmod(self.copies, self.ep)
@@ -81,15 +106,15 @@ class Layout(NamedTuple):
 
     def check_words(self, recipe: Recipe) -> None:
         """What any model must hold to."""
-        degrees = {"tp": self.tp, "pp": self.pp, "dp": self.dp, "cp": self.cp, "ep": self.ep, "chunks": self.chunks}
-        for name, value in (*degrees.items(), ("micro-batches", self.micro_batches), ("vocab-multiple", self.vocab_multiple)):
-            if value < 1:
-                raise UsageError(f"--{name} {value}: at least 1")
-        words = {
-            "zero": (self.zero, ZERO), "schedule": (self.schedule, SCHEDULES), "offload": (self.offload, OFFLOADS),
-            "reduce-dtype": (self.reduce_dtype, ("", *ITEMS)), "shard-dtype": (self.shard_dtype, ("", *ITEMS)),
-        }  # fmt: skip
-        for name, (word, allowed) in words.items():
+        least = (self.tp, self.pp, self.dp, self.cp, self.ep, self.chunks, self.micro_batches, self.vocab_multiple)
+        if min(least) < 1:
+            at = least.index(min(least))
+            name = ("tp", "pp", "dp", "cp", "ep", "chunks", "micro-batches", "vocab-multiple")[at]
+            raise UsageError(f"--{name} {least[at]}: at least 1")
+        for name, word, allowed in (
+            ("zero", self.zero, ZERO), ("schedule", self.schedule, SCHEDULES), ("offload", self.offload, OFFLOADS),
+            ("reduce-dtype", self.reduce_dtype, DTYPES), ("shard-dtype", self.shard_dtype, DTYPES),
+        ):  # fmt: skip
             if word not in allowed:
                 raise UsageError(f"--{name} {word}: one of {', '.join(filter(None, allowed))}")
         if self.copies % self.ep:

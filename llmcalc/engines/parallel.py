@@ -6,108 +6,18 @@ schedule's.
 """
 
 from collections import Counter
-from typing import NamedTuple
 
 from llmcalc.blueprint.parts import Blueprint, Op, without_formulas
 from llmcalc.engines.kept import HALF, Kept
 from llmcalc.engines.layout import Chunk, Layout, chunks, in_flight, outside, runs
 from llmcalc.engines.recipe import Recipe
 from llmcalc.engines.replay import Moment, Replay
-from llmcalc.engines.shards import Held, hold, on_rank
+from llmcalc.engines.shards import Held, Holding, on_rank
+from llmcalc.engines.stages import Activations, Parallel, Pass, Rank, Stage
 from llmcalc.engines.training import PHASES, Step, Training
 from llmcalc.errors import NoAnswer
-from llmcalc.quantity import Quantity
 
 INT64 = 8
-KERNELS = "Megatron's kernels"
-SOURCE = "docs/conventions.md, Training on many GPUs"
-
-
-class Activations(NamedTuple):
-    """Bytes kept on a rank at the fullest moment, and what stands beside them for a while."""
-
-    layers: int
-    embedding: int
-    head: int
-    passing: int
-
-    @property
-    def kept(self) -> int:
-        """All that waits for the backward pass."""
-        return self.layers + self.embedding + self.head
-
-
-class Stage(NamedTuple):
-    """One rank of a pipeline stage, and all ``ranks`` of it are alike; ``training`` has its figures as those of one GPU.
-
-    ``in_flight`` are the micro-batches whose activations stand at once, by chunk of layers. ``placeholders``: where weight
-    gradients are added to fp32 ones in the product's own kernel, TransformerEngine gives autograd an empty tensor in their stead,
-    and keeps one of each shape.
-    """
-
-    stage: int
-    ranks: int
-    layers: int
-    in_flight: tuple[int, ...]
-    held: Held
-    activations: Activations
-    placeholders: int
-    training: Training
-
-    @property
-    def peak_bytes(self) -> int:
-        """Everything on the GPU at the highest point of the step."""
-        return self.training.peak_bytes
-
-
-class Parallel(NamedTuple):
-    """All stages; ``fullest`` decides whether the step fits."""
-
-    layout: Layout
-    stages: tuple[Stage, ...]
-
-    @property
-    def fullest(self) -> Stage:
-        """The first of those with the highest peak."""
-        return max(self.stages, key=lambda stage: stage.peak_bytes)
-
-    @property
-    def imbalance(self) -> float:
-        """The highest peak over the mean."""
-        peaks = [stage.peak_bytes for stage in self.stages]
-        return max(peaks) * len(peaks) / sum(peaks)
-
-
-class Rank(NamedTuple):
-    """A GPU of a stage before data parallelism: its chunks and its share as a blueprint. Stages that hold the same weights of as
-    many layers hold the same bytes. ``placeholders`` are the empty gradients of Megatron's kernels."""
-
-    chunks: list[Chunk]
-    layers: int
-    blueprint: Blueprint
-    holds: tuple[tuple[str, int], ...]
-    placeholders: int
-
-
-class Share(NamedTuple):
-    """A rank and what it holds."""
-
-    rank: Rank
-    held: Held
-
-
-class Pass(NamedTuple):
-    """Bytes that one micro-batch leaves on a stage, for each of its chunks; and what passes beside them."""
-
-    chunks: tuple[tuple[int, int, int], ...]
-    passing: int
-
-    def standing(self, flying: tuple[int, ...]) -> Activations:
-        """With so many micro-batches of each chunk at once."""
-        layers = embedding = head = 0
-        for (layer, before, after), many in zip(self.chunks, flying, strict=True):
-            layers, embedding, head = layers + many * layer, embedding + many * before, head + many * after
-        return Activations(layers, embedding, head, self.passing)
 
 
 class Planner:
@@ -126,10 +36,13 @@ class Planner:
             raise NoAnswer(f"{blueprint.name}: no head, and so no loss to train with")
         self.after = outside(self.blueprint)
         self.total = sum(w.elements for w in self.blueprint.weights if not w.buffer)
-        self.divided: set[Layout] = set()
-        self.ranks: dict[Layout, list[Rank]] = {}
-        self.shares: dict[tuple[Recipe, Layout], list[Share]] = {}
-        self.passes: dict[tuple[Recipe, Layout], list[Pass]] = {}
+        self.divided: set[tuple[int, ...]] = set()
+        self.ranks: dict[tuple[object, ...], list[Rank]] = {}
+        self.holdings: dict[tuple[object, ...], Holding] = {}
+        self.shares: dict[tuple[Recipe, tuple[object, ...]], list[tuple[Rank, Held]]] = {}
+        self.passes: dict[tuple[Recipe, tuple[object, ...]], list[Pass]] = {}
+        self.flights: dict[tuple[object, ...], list[tuple[int, ...]]] = {}
+        self.recipes: dict[Recipe, tuple[Recipe, Recipe]] = {}
         self.layers: dict[tuple[str, range], list[tuple[tuple[Op, ...], int]]] = {}
         self.steps: dict[tuple[Recipe, bool], tuple[Step, dict[str, Moment], Training]] = {}
 
@@ -137,9 +50,9 @@ class Planner:
         """Every stage's rank. Raises UsageError and NoAnswer as ``training.Step`` does, and for what does not divide."""
         recipe.check()
         layout.check_words(recipe)
-        degrees = Layout(layout.tp, layout.pp, ep=layout.ep, chunks=layout.chunks)
+        degrees = layout.tp, layout.pp, layout.ep, layout.chunks
         if degrees not in self.divided:
-            degrees.check_divides(self.blueprint)
+            layout.check_divides(self.blueprint)
             self.divided.add(degrees)
         eager = layout.tp == layout.pp == layout.ep == 1 and (recipe.precision != "megatron" or layout.gpus == 1)
         if not eager and recipe.method != "full":
@@ -151,53 +64,78 @@ class Planner:
         if eager:
             ((rank, held),) = shares
             kept, training = self._eager(recipe, layout, held, inputs)
-            return Parallel(layout, (Stage(0, ranks, rank.layers, (1,), held, kept, 0, training),))
-        stages = []
-        for index, ((rank, held), one) in enumerate(zip(shares, self._passes(recipe, layout), strict=True)):
-            flying = in_flight(layout, index)
-            kept = one.standing(flying)
-            empty = rank.placeholders if recipe.precision == "megatron" else 0
-            training = _figures(held, kept, inputs, empty, self.total)
-            stages.append(Stage(index, ranks, rank.layers, flying, held, kept, empty, training))
+            return Parallel(layout, (Stage(0, ranks, rank.layers, (1,), held, kept, 0, inputs, self.total, training),))
+        fused, stages = recipe.precision == "megatron", []
+        flights, passes = self._flights(layout), self._passes(recipe, layout)
+        for index, (rank, held) in enumerate(shares):
+            flying = flights[index]
+            empty = rank.placeholders if fused else 0
+            kept = passes[index].standing(flying)
+            stages.append(Stage(index, ranks, rank.layers, flying, held, kept, empty, inputs, self.total))
         return Parallel(layout, tuple(stages))
 
-    def _shares(self, recipe: Recipe, layout: Layout) -> list[Share]:
+    def _shares(self, recipe: Recipe, layout: Layout) -> list[tuple[Rank, Held]]:
         """What the ranks of each stage hold: not a question of the tokens, nor of the schedule."""
-        key = (
-            recipe._replace(seq=1, micro_batch=1, accumulate=1, recompute="none", attention="", keep_logits=False, loss="plain"),
-            layout._replace(micro_batches=1, schedule="", sequence_parallel=False),
-        )  # fmt: skip
+        states = self._recipes(recipe)[0]
+        key = states, layout.holding
         if key not in self.shares:
-            ranks, alike = self._ranks(layout), dict[tuple[tuple[str, int], ...], Held]()
-            for rank in ranks:
-                if rank.holds not in alike:
-                    alike[rank.holds] = hold(rank.blueprint, recipe, layout)
-            self.shares[key] = [Share(rank, alike[rank.holds]) for rank in ranks]
+            found: dict[tuple[tuple[str, int], ...], Held] = {}
+            for rank in self._ranks(layout):
+                if rank.holds not in found:
+                    name = states, layout.dividing, rank.holds
+                    if name not in self.holdings:
+                        self.holdings[name] = Holding(rank.blueprint, recipe)
+                    found[rank.holds] = self.holdings[name].under(layout)
+            self.shares[key] = [(rank, found[rank.holds]) for rank in self._ranks(layout)]
         return self.shares[key]
+
+    def _recipes(self, recipe: Recipe) -> tuple[Recipe, Recipe]:
+        """The recipe as far as states are concerned, and as far as activations are."""
+        if recipe not in self.recipes:
+            self.recipes[recipe] = (
+                recipe._replace(
+                    seq=1, micro_batch=1, accumulate=1, recompute="none", attention="", keep_logits=False, loss="plain"
+                ),
+                recipe._replace(optimizer="", foreach=False, state_embeddings="", accumulate=1, keep_logits=False),
+            )
+        return self.recipes[recipe]
+
+    def _flights(self, layout: Layout) -> list[tuple[int, ...]]:
+        """Micro-batches in flight on each stage."""
+        key = layout.schedule, layout.pp, layout.chunks, layout.micro_batches
+        if key not in self.flights:
+            self.flights[key] = [in_flight(layout, stage) for stage in range(layout.pp)]
+        return self.flights[key]
 
     def _ranks(self, layout: Layout) -> list[Rank]:
         """A rank of each stage: not a question of data parallelism."""
-        key = layout._replace(dp=1, cp=1, zero="", sequence_parallel=False, schedule="", micro_batches=1, offload="", shard=0,
-                              reduce_dtype="", shard_dtype="", prefetch=1)  # fmt: skip
+        key = layout.dividing
         if key not in self.ranks:
             self.ranks[key] = []
             for own in chunks(self.blueprint, layout):
                 rank = on_rank(self.blueprint, layout, own)
                 holds = tuple((weight.name, int(weight.depth)) for weight in rank.weights)
                 layers = sum(len(layers) for chunk in own for layers in chunk.layers.values())
-                self.ranks[key].append(Rank(own, layers, rank, holds, placeholders(rank)))
+                self.ranks[key].append(Rank(own, layers, rank, holds, self._runs(own), placeholders(rank)))
         return self.ranks[key]
+
+    def _runs(self, held: list[Chunk]) -> tuple[object, ...]:
+        """What tells what chunks run from what others do."""
+        found = []
+        for chunk in held:
+            kinds = [kind for stack, own in chunk.layers.items() for kind in self._alike(stack, own)]
+            found.append((tuple((tuple(op.name for op in ops), many) for ops, many in kinds), chunk.begins, chunk.ends))
+        return tuple(found)
 
     def _passes(self, recipe: Recipe, layout: Layout) -> list[Pass]:
         """What a micro-batch leaves on each stage: not a question of the optimizer, nor of data parallelism."""
-        key = (
-            recipe._replace(optimizer="", foreach=False, state_embeddings="", accumulate=1, keep_logits=False),
-            layout._replace(dp=1, ep=1, zero="0", micro_batches=1, schedule="", offload="", shard=0, reduce_dtype="",
-                            shard_dtype="", prefetch=1),
-        )  # fmt: skip
+        key = self._recipes(recipe)[1], layout.keeping
         if key not in self.passes:
-            kept = Kept(self.blueprint, recipe, layout)
-            self.passes[key] = [self._pass(kept, rank.chunks) for rank in self._ranks(layout)]
+            kept, found = Kept(self.blueprint, recipe, layout), dict[tuple[object, ...], Pass]()
+            for rank in self._ranks(layout):
+                if rank.runs not in found:
+                    found[rank.runs] = self._pass(kept, rank.chunks)
+            self.passes[key] = [found[rank.runs] for rank in self._ranks(layout)]
         return self.passes[key]
 
     def _pass(self, kept: Kept, held: list[Chunk]) -> Pass:
@@ -275,40 +213,3 @@ def placeholders(rank: Blueprint) -> int:
             key = (weight.layers, op.reads) if weight.split == "column" else (weight.name,)
             rows[key] = (rows.get(key, (0, 0))[0] + int(weight.shape[0]), int(weight.shape[-1]))
     return sum(HALF * many * width for many, width in set(rows.values()))
-
-
-def _figures(held: Held, kept: Activations, inputs: int, empty: int, total: int) -> Training:
-    """A stage where Megatron's kernels run: all gradients stand through the step, and the head passes in the backward phase."""
-    states = held.states + inputs + empty
-    forward = states + held.gathered + kept.kept
-    peaks = {"forward": forward, "backward": forward + kept.passing, "step": states}
-    parts = {
-        "parameters": held.parameters, "buffers": held.buffers, "inputs": inputs, "optimizer": held.optimizer,
-        "gradients": held.gradients, "gathered": held.gathered, "activations": kept.kept,
-        "temporaries": kept.passing + empty,
-    }  # fmt: skip
-    return Training(
-        held.parameters, held.buffers, inputs, held.gradients, held.optimizer, kept.kept, peaks, parts, KERNELS, total, total
-    )
-
-
-def explain(stage: Stage) -> Quantity:
-    """The peak of a stage's rank, opened."""
-    held, kept, parts = stage.held, stage.activations, stage.training.parts
-    said = {
-        "parameters": f"{held.elements:,} of the rank's elements, those that ZeRO-3 divides by the ranks that do",
-        "optimizer": "what the optimizer keeps of each trained element, by the ranks that ZeRO divides it over",
-        "gathered": "whole layers of weights, and gradients before they are summed",
-        "temporaries": "what passes at the highest point",
-    }  # fmt: skip
-    figures = [Quantity(name, size, "bytes", source=said.get(name, "")) for name, size in parts.items() if name != "activations"]
-    flying = "+".join(map(str, stage.in_flight))
-    opened = [
-        Quantity("layers", kept.layers, "bytes", source=f"{stage.layers} layers, {flying} micro-batches in flight"),
-        Quantity("embedding", kept.embedding, "bytes"), Quantity("head", kept.head, "bytes"),
-    ]  # fmt: skip
-    if kept.kept == parts["activations"]:
-        figures.append(Quantity.sum("activations", "bytes", opened, source="Korthikanti et al. 2022, section 4"))
-    else:
-        figures.append(Quantity("activations", parts["activations"], "bytes", source="kernel by kernel, as on one GPU"))
-    return Quantity.sum("peak_bytes", "bytes", figures, source=f"a GPU of stage {stage.stage}; {SOURCE}", kind="modelled")

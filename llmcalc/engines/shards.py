@@ -174,37 +174,48 @@ def _flat(tensors: list[Share], layout: Layout) -> list[Trained]:
 
 def hold(rank: Blueprint, recipe: Recipe, layout: Layout) -> Held:
     """The model states of a rank, ``rank`` being its blueprint."""
-    parameters = Parameters(rank, recipe)
-    found = tensors(parameters)
-    gathered = _gathered(found, recipe, layout)
-    if layout.shard_dtype:
-        item = ITEMS[layout.shard_dtype]
-        found = [t if t.item == NF4 else t._replace(item=item, trained=t.trained._replace(item=item)) for t in found]
-    learning = [tensor for tensor in found if tensor.learns]
-    divided = [_cut(tensor, layout) for tensor in learning]
-    alone = all(layout.sharers(experts=tensor.experts) == 1 for tensor in learning)
-    flat = divided if alone or layout.level == 3 else _flat(learning, layout)
-    whole = [tensor.trained for tensor in learning]
+    return Holding(rank, recipe).under(layout)
 
-    def gradient(held: list[Trained]) -> int:
-        return sum(gradient_item(tensor, recipe, layout) * int(tensor.count) for tensor in held)
 
-    stepped = flat if layout.level else whole
-    optimizer = int(states(stepped, recipe).states.value) if stepped else 0
-    gradients = gradient(flat if layout.level >= 2 else whole)
-    size = sum(_bytes(tensor, tensor.trained) for tensor in found)
-    if layout.level == 3:
-        size = sum(_bytes(tensor, _cut(tensor, layout)) for tensor in found)
-    buffers = int(parameters.buffer_bytes().value)
-    own = sum(int(t.count) * ranks for t, ranks in zip(divided, _ranks(learning, layout), strict=True))
-    if not alone and layout.level in (1, 2):
-        own = sum(int(t.count) * layout.sharers(experts=t.name == "experts") for t in flat)
-    padding = 0 if layout.level == 0 else own - sum(int(tensor.count) for tensor in whole)
-    moved = (optimizer + gradients if layout.offload else 0) + (size if layout.offload == "all" else 0)
-    elements = sum(int(tensor.trained.count) for tensor in found)
-    if layout.offload:
-        optimizer = gradients = 0
-    return Held(elements, 0 if layout.offload == "all" else size, gradients, optimizer, buffers, gathered, moved, padding)
+class Holding:
+    """The tensors of a rank, before data parallelism divides them."""
+
+    def __init__(self, rank: Blueprint, recipe: Recipe) -> None:
+        self.recipe = recipe
+        parameters = Parameters(rank, recipe)
+        self.tensors = tensors(parameters)
+        self.buffers = int(parameters.buffer_bytes().value)
+        self.elements = sum(int(tensor.trained.count) for tensor in self.tensors)
+
+    def under(self, layout: Layout) -> Held:
+        """What stands on the rank."""
+        found, recipe = self.tensors, self.recipe
+        gathered = _gathered(found, recipe, layout)
+        if layout.shard_dtype:
+            item = ITEMS[layout.shard_dtype]
+            found = [t if t.item == NF4 else t._replace(item=item, trained=t.trained._replace(item=item)) for t in found]
+        learning = [tensor for tensor in found if tensor.learns]
+        divided = [_cut(tensor, layout) for tensor in learning]
+        alone = all(layout.sharers(experts=tensor.experts) == 1 for tensor in learning)
+        flat = divided if alone or layout.level == 3 else _flat(learning, layout)
+        whole = [tensor.trained for tensor in learning]
+
+        def gradient(held: list[Trained]) -> int:
+            return sum(gradient_item(tensor, recipe, layout) * int(tensor.count) for tensor in held)
+
+        stepped = flat if layout.level else whole
+        optimizer = int(states(stepped, recipe).states.value) if stepped else 0
+        gradients = gradient(flat if layout.level >= 2 else whole)
+        size = sum(_bytes(tensor, _cut(tensor, layout) if layout.level == 3 else tensor.trained) for tensor in found)
+        own = sum(int(t.count) * ranks for t, ranks in zip(divided, _ranks(learning, layout), strict=True))
+        if not alone and layout.level in (1, 2):
+            own = sum(int(t.count) * layout.sharers(experts=t.name == "experts") for t in flat)
+        padding = 0 if layout.level == 0 else own - sum(int(tensor.count) for tensor in whole)
+        moved = (optimizer + gradients if layout.offload else 0) + (size if layout.offload == "all" else 0)
+        if layout.offload:
+            optimizer = gradients = 0
+        size = 0 if layout.offload == "all" else size
+        return Held(self.elements, size, gradients, optimizer, self.buffers, gathered, moved, padding)
 
 
 def _ranks(tensors: list[Share], layout: Layout) -> list[int]:

@@ -17,9 +17,10 @@ from llmcalc.blueprint.parts import Blueprint
 from llmcalc.engines import adapters
 from llmcalc.engines.layout import Layout
 from llmcalc.engines.objectives import SFT, Aligned, Objective
-from llmcalc.engines.parallel import Parallel, Planner
+from llmcalc.engines.parallel import Planner
 from llmcalc.engines.preference import Asking
 from llmcalc.engines.recipe import PROMPTS, Recipe
+from llmcalc.engines.stages import Parallel
 from llmcalc.engines.training import Training
 from llmcalc.errors import NoAnswer, UsageError
 from llmcalc.quantity import ceil_div
