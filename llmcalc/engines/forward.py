@@ -9,6 +9,7 @@ from typing import Any
 from llmcalc.blueprint.parts import Blueprint, Op, product
 from llmcalc.engines import attend, routing
 from llmcalc.engines.eager import FP32, HALF, INT64, Eager
+from llmcalc.engines.fused import Fused
 from llmcalc.engines.parameters import Parameters
 from llmcalc.engines.recipe import Recipe
 from llmcalc.engines.tape import Operand, Tape, Tensor
@@ -33,7 +34,8 @@ class Forward:
         self.seq, self.batch = seq, batch
         self.tokens = product((batch, seq))
         self.tape = Tape()
-        self.eager = Eager(self.tape, autocast=recipe.autocast)
+        self.eager = self.outside = Eager(self.tape, autocast=recipe.autocast)
+        self.inside = Fused(self.tape, autocast=recipe.autocast) if recipe.compile else self.outside
         self.tuning = Tuning(self.eager, parameters, recipe)
         self.values: dict[str, Tensor] = {}
         self.tables: tuple[Tensor, Tensor] | None = None
@@ -43,14 +45,16 @@ class Forward:
         self.layer: int | None = None
         self.matrix_done: set[str] = set()
 
-    def run(self) -> Tape:
-        """The whole pass. Raises NoAnswer for a model without a head to be trained with."""
-        if not any(op.kind == "loss" for op in self.blueprint.ops):
+    def run(self, *, whole: bool = True) -> Tape:
+        """The whole pass, or that of some layers. Raises NoAnswer for a model without a head to be trained with."""
+        if whole and not any(op.kind == "loss" for op in self.blueprint.ops):
             raise NoAnswer(f"{self.blueprint.name}: no head, and so no loss to train with")
         for stack in self.blueprint.stacks:
             own = [op for op in self.blueprint.ops if op.name.partition(".")[0] == stack.name and op.rows not in NOT_TEXT]
             if own:
                 self._stack(own, stack.depth)
+        if not any(op.kind == "loss" for op in self.blueprint.ops):
+            self.tape.to_stay.add(self.values["x"].storage)  # what is sent on is kept until its gradient is there
         return self.tape
 
     def _stack(self, ops: list[Op], depth: int) -> None:
@@ -68,16 +72,60 @@ class Forward:
         for op in inner:
             for layer in op.layers:
                 by_layer[layer].append(op)
+        self.eager = self.tuning.eager = self.inside
         for layer, found in enumerate(by_layer):
             start = len(self.tape.kernels)
             self.layer = layer
             self.matrix_done = set()
             self._ops(found if layer else biases + found)
-            if self.recipe.recompute == "full":
-                self.tape.checkpoint(start, [t for t in (self.position_ids, self.mask) if t is not None])
+            if found:
+                self.tape.spans.append((ops[0].name.partition(".")[0], layer, start, len(self.tape.kernels)))
+                self._again(start)
             self.values = {name: self.values[name] for name in KEPT_NAMES if name in self.values}
         self.layer = None
+        self.eager = self.tuning.eager = self.outside
         self._ops(ops[last + 1 :] + [op for op in ops[first : last + 1] if not op.layers])
+
+    def _receive(self, op: Op) -> None:
+        """What the stage before sends; its gradient goes back."""
+        x = self.eager.make(product((self.tokens, op.width)) // int(op.inner), HALF, "received")
+        self.tape.run("receive", [], [x])
+        x.needs_grad = True
+        self.values[op.writes] = x
+
+    def _gather(self, op: Op) -> None:
+        """Rows of all ranks; the gradient is summed over them and scattered."""
+        x = self.read(op)
+        out = self.eager.make(product((self.tokens, op.width)), x.item, "gathered")
+        self.tape.run("gather", [Operand(x, grad=x.size)], [out])
+        self.values[op.writes] = out
+
+    def _scatter(self, op: Op) -> None:
+        """A sum over ranks, of which each keeps its rows; the gradient is gathered."""
+        x = self.read(op)
+        out = self.eager.make(x.elements // int(op.inner), x.item, "scattered")
+        self.tape.run("scatter", [Operand(x, grad=x.size)], [out])
+        self.values[op.writes] = out
+
+    def _again(self, start: int) -> None:
+        """What of a layer runs again in its backward pass.
+
+        torch.compile computes again what fuses with what reads it, and keeps outputs of products and attention that something
+        needs (the min-cut partitioner, He and Yu 2023); torchtitan's selective checkpointing keeps attention's and those of
+        every second product, needed or not unless compiled.
+        """
+        recipe, heavy = self.recipe, [kernel for kernel in self.tape.kernels[start:] if kernel.heavy]
+        if recipe.recompute == "full":
+            heavy = []
+        elif recipe.recompute == "op":
+            products = [kernel for kernel in heavy if kernel.transposed]
+            heavy = [kernel for kernel in heavy if not kernel.transposed or products.index(kernel) % 2 == 0]
+        elif not recipe.compile or recipe.recompute != "none":
+            return
+        saved = [tensor.storage for kernel in heavy for tensor in kernel.outputs]
+        if recipe.compile:
+            saved = self.tape.wanted(start, saved)
+        self.tape.checkpoint(start, [t for t in (self.position_ids, self.mask) if t is not None], saved)
 
     def _before(self, inner: list[Op]) -> None:
         """What a stack makes once for all its layers: positions, rotary tables, the mask of eager attention."""
@@ -178,7 +226,7 @@ class Forward:
             return
         weight = self.parameters.weights[op.weight]
         group = self.parameters.groups.get(weight.fused, [weight])
-        if op.part == "lm_head" and self.recipe.loss != "plain":
+        if op.part == "lm_head" and self.recipe.loss in ("chunked", "fused"):
             self._fused_loss(op)
             return
         x = self.read(op)
@@ -274,14 +322,40 @@ class Forward:
         scratch = (chunk * per_row, (chunk * (per_row + FP32 * int(op.width))) if rows else 0)
         self.tape.run("fused loss", [Operand(x, (x,), x.size), Operand(weight, (x,), weight.size)], [loss], scratch=scratch)
 
+    def _parallel_loss(self, logits: Tensor) -> None:
+        """Of logits that ranks divide (torch's loss_parallel): shifted logits and their exponentials are made on the way to the
+        log-softmax, one-hot rows, its exponentials and their sum on the way back."""
+        self.tape.to_the_end.add(logits.storage)
+        logits = self.eager.cast(logits, FP32, "fp32 logits")
+        self.tape.to_the_end.add(logits.storage)
+        logs, loss = self.eager.make(logits.elements, FP32, "log-softmax"), self.eager.make(1, FP32, "loss")
+        size = int(logits.size)
+        self.tape.run("parallel loss", [Operand(logits, (logs,), logits.size)], [loss], also=[logs], scratch=(size, 2 * size))
+        self.tape.to_stay.add(loss.storage)
+
     def _loss(self, op: Op) -> None:
-        if self.recipe.loss != "plain":
+        if self.recipe.loss in ("chunked", "fused"):
             return
         eager, tape = self.eager, self.tape
         logits = self.read(op)
-        (tape.to_stay if self.recipe.keep_logits else tape.to_the_end).add(logits.storage)
-        if "upcast" in op.form:
+        outputs = tape.to_stay if self.recipe.keep_logits else tape.to_the_end
+        if self.recipe.loss == "compiled":
+            outputs.add(logits.storage)
+            sums, loss = eager.make(self.tokens, FP32, "log-sum-exp"), eager.make(1, FP32, "loss")
+            tape.run("loss", [Operand(logits, (logits, sums), logits.size)], [loss], also=[sums])
+            tape.to_stay.add(loss.storage)
+            return
+        if "parallel" in op.form:
+            self._parallel_loss(logits)
+            return
+        copied = self.recipe.loss == "copied"
+        if not copied:
+            outputs.add(logits.storage)
+        if "upcast" in op.form or copied:
             logits = eager.cast(logits, FP32, "fp32 logits")
+            (outputs if copied else tape.to_the_end).add(logits.storage)
+        if copied:
+            logits = eager.copied(eager.slice(logits, logits.elements), logits.elements, "logits but the last")
             tape.to_the_end.add(logits.storage)
         kept = []
         if "shifted" in op.form:

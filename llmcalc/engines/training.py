@@ -55,12 +55,12 @@ class Training(NamedTuple):
 
 
 class Step:
-    """A step ready to be counted or explained. Sizes carry their formulas where the blueprint's do.
+    """A step ready to be counted or explained. Sizes carry their formulas where the blueprint's do. Not ``whole``: of a stage.
 
     Raises UsageError for a recipe that contradicts itself, NoAnswer for a model that cannot be trained so.
     """
 
-    def __init__(self, blueprint: Blueprint, recipe: Recipe, *, seq: Any, batch: Any) -> None:
+    def __init__(self, blueprint: Blueprint, recipe: Recipe, *, seq: Any, batch: Any, whole: bool = True) -> None:
         recipe.check()
         self.blueprint, self.recipe, self.seq, self.batch = blueprint, recipe, seq, batch
         self.parameters = Parameters(blueprint, recipe)
@@ -69,7 +69,7 @@ class Step:
             raise NoAnswer(f"{blueprint.name}: --method {recipe.method} finds nothing to train")
         self.optimizer: States = states(self.trained, recipe)
         forward = Forward(blueprint, recipe, self.parameters, seq=seq, batch=batch)
-        self.tape = forward.run()
+        self.tape = forward.run(whole=whole)
         # Megatron's fp32 gradients and those of earlier micro-batches stand before the step begins.
         self.resident = (recipe.accumulate > 1 or recipe.precision == "megatron") and recipe.optimizer != "lomo"
         self.replay = self._replay()
