@@ -2,9 +2,9 @@
 
 Sizes are rounded to 512 bytes. A request up to 1 MiB comes from segments of 2 MiB, one under 10 MiB from segments of 20 MiB, a
 larger one has a segment of its own, rounded to 2 MiB. A free block of the same pool that is large enough is taken before a new
-segment, the smallest of them; what is left of it is a block again, if it is more than 1 MiB (512 bytes in the small pool). Free neighbours
-of a segment are joined. Segments go back to the driver only when the GPU is full, so ``reserved`` only grows. Each stream has
-pools of its own.
+segment, the smallest of them; what is left of it is a block again, if it is more than 1 MiB (512 bytes in the small pool). Free
+neighbours of a segment are joined. Segments go back to the driver only when the GPU is full, all that are free at once. Each
+stream has pools of its own.
 """
 
 from bisect import bisect_left, insort
@@ -25,11 +25,14 @@ class Block:
 
 
 class Allocator:
-    """``allocated`` is what is in use, ``reserved`` what has been got from the driver; ``peak`` is the most that was in use."""
+    """``allocated`` is what is in use, ``reserved`` what has been got from the driver, ``peak`` and ``most`` the highest of each.
+    ``limit`` is what the driver has, 0 for as much as is asked for."""
 
-    def __init__(self) -> None:
-        self.allocated = self.reserved = self.peak = 0
+    def __init__(self, limit: int = 0) -> None:
+        self.limit = limit
+        self.allocated = self.reserved = self.peak = self.most = 0
         self.blocks: dict[object, list[Block]] = {}
+        self.left: dict[object, list[Block]] = {}
         self.frees: dict[tuple[str, bool], list[tuple[int, int]]] = {}
         self.at: dict[int, Block] = {}
         self.end = 0
@@ -44,9 +47,12 @@ class Allocator:
             block = self.at[free.pop(index)[1]]
         else:
             whole = SMALL_SEGMENT if size <= SMALL else LARGE_SEGMENT if size < LARGE else -(-size // SMALL_SEGMENT) * SMALL_SEGMENT
+            if self.limit and self.reserved + whole > self.limit:
+                self._return()
             block = self.at[self.end] = Block(whole, self.end, pool)
             self.end += whole
             self.reserved += whole
+            self.most = max(self.most, self.reserved)
         left = block.size - size
         if left >= ROUND if pool[1] else left > SMALL:
             rest = self.at[block.address + size] = Block(left, block.address + size, pool)
@@ -62,8 +68,8 @@ class Allocator:
 
     def give(self, thing: object) -> None:
         """All pieces back; nothing for what was never taken."""
-        for block in self.blocks.pop(thing, ()):
-            self.allocated -= block.size
+        self.leave(thing)
+        for block in self.left.pop(thing, ()):
             for side in (block.before, block.after):
                 if side is not None and side.free:
                     self._withdraw(side)
@@ -75,6 +81,21 @@ class Allocator:
                     del self.at[second.address]
                     block = first
             self._offer(block)
+
+    def leave(self, thing: object) -> None:
+        """All pieces out of use, and not to be used again before ``give``: another stream may still be at work on them."""
+        for block in self.blocks.get(thing, ()):
+            self.allocated -= block.size
+        self.left.setdefault(thing, []).extend(self.blocks.pop(thing, ()))
+
+    def _return(self) -> None:
+        for free in self.frees.values():
+            for size, address in tuple(free):
+                block = self.at[address]
+                if block.before is None and block.after is None:
+                    free.remove((size, address))
+                    del self.at[address]
+                    self.reserved -= size
 
     def _offer(self, block: Block) -> None:
         block.free = True

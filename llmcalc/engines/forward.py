@@ -330,7 +330,8 @@ class Forward:
         self.tape.to_the_end.add(logits.storage)
         logs, loss = self.eager.make(logits.elements, FP32, "log-softmax"), self.eager.make(1, FP32, "loss")
         size = int(logits.size)
-        self.tape.run("parallel loss", [Operand(logits, (logs,), logits.size)], [loss], also=[logs], scratch=(size, 2 * size))
+        operands = [Operand(logits, (logs,), logits.size)]
+        self.tape.run("parallel loss", operands, [loss], also=[logs], scratch=(size, 2 * size), pieces=(1, 2))
         self.tape.to_stay.add(loss.storage)
 
     def _loss(self, op: Op) -> None:

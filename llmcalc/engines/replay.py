@@ -120,11 +120,12 @@ class Replay:
                 self.activations += self._size(storage)
                 self._taken(storage, self._size(storage))
                 self._grow(self._size(storage), kernel.label)
-        self._work(kernel, kernel.scratch[0])
+        self._work(kernel, kernel.scratch[0], kernel.pieces[0])
 
-    def _work(self, kernel: Kernel, scratch: int) -> None:
+    def _work(self, kernel: Kernel, scratch: int, pieces: int) -> None:
         if scratch:
-            self._taken(kernel, scratch)
+            for _ in range(pieces):
+                self._taken(kernel, scratch // pieces)
             if self.live + scratch > self.highest:
                 self._mark(self.live + scratch, kernel.label)
             self._given(kernel)
@@ -223,7 +224,7 @@ class Replay:
                     self._grow(grad.size, kernel.label)
                 grad.holders += 1
                 new.append((operand, grad))
-            self._work(kernel, kernel.scratch[1])
+            self._work(kernel, kernel.scratch[1], kernel.pieces[1])
         for tensor in kernel.keeps:
             self._release(tensor.storage)
         ready = []

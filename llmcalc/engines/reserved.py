@@ -62,15 +62,15 @@ class _Rank:
     """What FSDP does on a rank, from pass to pass. ``flat``: FSDP1, which gathers a layer as one parameter and in place; FSDP2
     gathers into a buffer and copies out of it."""
 
-    def __init__(self, units: dict[str, Unit], recipe: Recipe, layout: Layout, *, flat: bool) -> None:
-        self.units, self.layout, self.flat = units, layout, flat
-        self.allocator = Allocator()
+    def __init__(self, units: dict[str, Unit], recipe: Recipe, layout: Layout, allocator: Allocator, *, flat: bool) -> None:
+        self.units, self.layout, self.allocator, self.flat = units, layout, allocator, flat
         self.divided = layout.level == 3 and layout.sharers(experts=False) > 1
         self.item = 4 if recipe.precision == "fp32" else 2
         self.summed_item = ITEMS[layout.reduce_dtype] if layout.reduce_dtype else self.item
         self.standing: set[str] = set()
         self.ahead: dict[str, object] = {}
         self.held: object = None  # the buffer of the layer before, in the forward pass
+        self.left = ""  # the layer that has been let go last
         self.summed: object = None  # gradients of the layer before, on their way
         self.made: set[object] = set()  # gradients that stand until the optimizer's step
 
@@ -115,8 +115,13 @@ class _Rank:
             self.allocator.give(buffer)
 
     def release(self, name: str) -> None:
-        """Only the rank's part of a layer is left."""
+        """Only the rank's part of a layer is left. The host is ahead of the GPU: of FSDP1's layers, which another stream fills,
+        the last is still at work when memory for the next is asked for (its rate limiter waits for the one before)."""
         self.standing.discard(name)
+        if self.flat:
+            self.left, name = name, self.left
+            for what in ("whole", "copied"):
+                self.allocator.leave((what, self.left))
         for what in ("whole", "copied"):
             self.allocator.give((what, name))
 
@@ -153,7 +158,7 @@ class _Rank:
             allocator.give("copies")
         for thing in (*self.made, self.summed, self.held, "inputs"):
             allocator.give(thing)
-        for name in tuple(self.standing):
+        for name in (*self.standing, self.left):
             self.release(name)
         self.made.clear()
 
@@ -226,17 +231,21 @@ class _Pass(Replay):
             self._drop(grad)
 
 
-def reserved(blueprint: Blueprint, recipe: Recipe, layout: Layout, *, flat: bool = False) -> Reserved:
-    """The stage of a layout that reserves most. ``flat``: FSDP1. Raises as ``training.Step`` and ``local.rank`` do."""
+def reserved(blueprint: Blueprint, recipe: Recipe, layout: Layout, *, flat: bool = False, limit: int = 0) -> Reserved:
+    """The stage of a layout that reserves most. ``flat``: FSDP1. ``limit``: what a GPU has for torch, 0 for as much as is asked for.
+
+    Raises as ``training.Step`` and ``local.rank`` do.
+    """
     recipe.check()
     layout.check(blueprint, recipe)
     blueprint = without_formulas(blueprint)
-    found = [_stage(blueprint, recipe, layout, stage, flat=flat) for stage in range(layout.pp)]
+    found = [_stage(blueprint, recipe, layout, stage, Allocator(limit), flat=flat) for stage in range(layout.pp)]
     return max(found, key=lambda one: one.reserved)
 
 
-def _stage(blueprint: Blueprint, recipe: Recipe, layout: Layout, stage: int, *, flat: bool) -> Reserved:
-    recipe = recipe._replace(seq=recipe.seq // layout.cp)
+def _stage(blueprint: Blueprint, recipe: Recipe, layout: Layout, stage: int, allocator: Allocator, *, flat: bool) -> Reserved:
+    # torch's pipelines keep the outputs of the last stage, of all micro-batches, and join them at the end.
+    recipe = recipe._replace(seq=recipe.seq // layout.cp, keep_logits=recipe.keep_logits or layout.pp > 1)
     held = [blueprint]
     if layout.tp > 1 or layout.pp > 1:
         held = [local.rank(blueprint, layout, chunk) for chunk in chunks(blueprint, layout)[stage]]
@@ -248,15 +257,18 @@ def _stage(blueprint: Blueprint, recipe: Recipe, layout: Layout, stage: int, *, 
             before.whole += unit.whole
             before.parts += unit.parts
             before.moments += unit.moments
-    rank = _Rank(units, recipe, layout, flat=flat)
+    rank = _Rank(units, recipe, layout, allocator, flat=flat)
     rank.wrap()
-    allocator = rank.allocator
     allocator.take("buffers", sum(int(step.parameters.buffer_bytes().value) for step in steps))
     flying = in_flight(layout, stage)
     again = min(layout.micro_batches, 2)
+    outputs = [int(s.size) for s in steps[-1].tape.to_stay] if layout.pp > 1 and stage == layout.pp - 1 else []
     for _ in range(STEPS):
         for _ in range(2 * layout.micro_batches):
             allocator.take("inputs", INT64 * recipe.micro_batch * recipe.seq)
+        allocator.give("joined")
+        for size in outputs * (layout.micro_batches - 1):
+            allocator.take("outputs", size)
         for turn in range(again):
             for index, step in enumerate(steps):
                 ended = turn and layout.micro_batches * len(steps) <= sum(flying)
@@ -267,7 +279,10 @@ def _stage(blueprint: Blueprint, recipe: Recipe, layout: Layout, stage: int, *, 
                 allocator.give("waiting")
         if layout.pp > 1 and rank.divided:
             for name in units:
-                rank.reduce(name, rank.item * sum(units[name].whole) // rank.item)
+                rank.reduce(name, sum(units[name].whole))
                 rank.release(name)
+        for size in outputs:
+            allocator.take("joined", size * layout.micro_batches)
+        allocator.give("outputs")
         rank.step(foreach=recipe.foreach)
-    return Reserved(allocator.peak, allocator.reserved)
+    return Reserved(allocator.peak, allocator.most)

@@ -48,7 +48,7 @@ class Operand(NamedTuple):
 
 
 class Kernel(NamedTuple):
-    """One kernel. ``scratch`` is bytes that stand only while it runs, forward and backward.
+    """One kernel. ``scratch`` is bytes that stand only while it runs, forward and backward, in so many ``pieces``.
 
     ``transposed``: its gradients may not be summed into, as the weight's gradient of a product is a transposed view. ``heavy``:
     not worth computing twice, or not to be computed twice alike (products, attention, dropout).
@@ -62,6 +62,7 @@ class Kernel(NamedTuple):
     scratch: tuple[int, int] = (0, 0)
     transposed: bool = False
     heavy: bool = False
+    pieces: tuple[int, int] = (1, 1)
 
 
 class Segment(NamedTuple):
@@ -99,6 +100,7 @@ class Tape:
     def run(
         self, label: str, operands: Sequence[Operand], outputs: Sequence[Tensor], *,
         also: Sequence[Tensor] = (), scratch: tuple[int, int] = (0, 0), transposed: bool = False, heavy: bool = False,
+        pieces: tuple[int, int] = (1, 1),
     ) -> None:  # fmt: skip
         """Record a kernel. ``also`` are tensors that it makes beside its outputs, for its own backward (masks, statistics)."""
         needs = any(operand.tensor.needs_grad for operand in operands)
@@ -112,7 +114,7 @@ class Tape:
         for tensor in (*outputs, *also):
             self.made_at.setdefault(tensor.storage, len(self.kernels))
         made = tuple(outputs) if not also else (*outputs, *also)
-        self.kernels.append(Kernel(label, tuple(operands), made, tuple(kept.values()), needs, scratch, transposed, heavy))
+        self.kernels.append(Kernel(label, tuple(operands), made, tuple(kept.values()), needs, scratch, transposed, heavy, pieces))
 
     def checkpoint(self, start: int, also: Sequence[Tensor] = (), saved: Sequence[Storage] = ()) -> None:
         """Recompute from ``start`` to here in the backward pass, but for ``saved``; what it reads from before it is kept."""
