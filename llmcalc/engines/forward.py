@@ -7,8 +7,8 @@ A method per kind of operation; what a kind runs as kernels is in ``eager``, wha
 from typing import Any
 
 from llmcalc.blueprint.parts import Blueprint, Op, product
-from llmcalc.engines import attend, routing
-from llmcalc.engines.eager import FP32, HALF, INT64, Eager
+from llmcalc.engines import attend, losses, routing
+from llmcalc.engines.eager import HALF, INT64, Eager
 from llmcalc.engines.fused import Fused
 from llmcalc.engines.parameters import Parameters
 from llmcalc.engines.recipe import Recipe
@@ -18,7 +18,6 @@ from llmcalc.errors import NoAnswer
 from llmcalc.quantity import Dim
 
 NOT_TEXT = ("patch", "image_token", "audio")
-CHUNKS = 8
 # What goes from layer to layer.
 KEPT_NAMES: tuple[str, ...] = ("x", "encoded", "position_bias", "cross_bias", "positions")
 
@@ -110,11 +109,14 @@ class Forward:
     def _again(self, start: int) -> None:
         """What of a layer runs again in its backward pass.
 
-        torch.compile computes again what fuses with what reads it, and keeps outputs of products and attention that something
-        needs (the min-cut partitioner, He and Yu 2023); torchtitan's selective checkpointing keeps attention's and those of
-        every second product, needed or not unless compiled.
+        torch.compile computes again what fuses with what reads it, but nothing that a product or attention reads in the backward
+        pass, which has to be in memory, and no products (the min-cut partitioner of torch's functorch, its defaults). torchtitan's
+        selective checkpointing keeps outputs of attention and of every second product, needed or not unless compiled.
         """
         recipe, heavy = self.recipe, [kernel for kernel in self.tape.kernels[start:] if kernel.heavy]
+        inputs = [tensor.storage for kernel in heavy for tensor in kernel.keeps if self.tape.made_at[tensor.storage] >= start]
+        if recipe.recompute != "none":
+            inputs = []
         if recipe.recompute == "full":
             heavy = []
         elif recipe.recompute == "op":
@@ -122,7 +124,7 @@ class Forward:
             heavy = [kernel for kernel in heavy if not kernel.transposed or products.index(kernel) % 2 == 0]
         elif not recipe.compile or recipe.recompute != "none":
             return
-        saved = [tensor.storage for kernel in heavy for tensor in kernel.outputs]
+        saved = list(dict.fromkeys(inputs + [tensor.storage for kernel in heavy for tensor in kernel.outputs]))
         if recipe.compile:
             saved = self.tape.wanted(start, saved)
         self.tape.checkpoint(start, [t for t in (self.position_ids, self.mask) if t is not None], saved)
@@ -227,7 +229,7 @@ class Forward:
         weight = self.parameters.weights[op.weight]
         group = self.parameters.groups.get(weight.fused, [weight])
         if op.part == "lm_head" and self.recipe.loss in ("chunked", "fused"):
-            self._fused_loss(op)
+            losses.fused(self, op)
             return
         x = self.read(op)
         if op.part == "lm_head":
@@ -311,66 +313,5 @@ class Forward:
         if op.reads[0] in self.values:
             self.values[op.writes] = self.eager.softcap(self.read(op))
 
-    def _fused_loss(self, op: Op) -> None:
-        """Head and loss in one (Liger, CCE), or in chunks of rows: the logits never stand whole. The gradients of the hidden
-        state and of the head are computed on the way (fused), or the logits of each chunk again (chunked)."""
-        x, weight = self.read(op), self.weight(op.weight)
-        loss = self.eager.make(1, FP32, "loss")
-        rows = self.tokens if self.recipe.loss == "chunked" else 0
-        per_row = (HALF + 2 * FP32) * int(op.width)
-        chunk = -(-int(self.tokens) // CHUNKS) if rows else max(1, int(self.tokens) * int(op.inner) // int(op.width))
-        scratch = (chunk * per_row, (chunk * (per_row + FP32 * int(op.width))) if rows else 0)
-        self.tape.run("fused loss", [Operand(x, (x,), x.size), Operand(weight, (x,), weight.size)], [loss], scratch=scratch)
-
-    def _parallel_loss(self, logits: Tensor) -> None:
-        """Of logits that ranks divide (torch's loss_parallel): shifted logits and their exponentials are made on the way to the
-        log-softmax, one-hot rows, its exponentials and their sum on the way back."""
-        self.tape.to_the_end.add(logits.storage)
-        logits = self.eager.cast(logits, FP32, "fp32 logits")
-        self.tape.to_the_end.add(logits.storage)
-        logs, loss = self.eager.make(logits.elements, FP32, "log-softmax"), self.eager.make(1, FP32, "loss")
-        size = int(logits.size)
-        operands = [Operand(logits, (logs,), logits.size)]
-        self.tape.run("parallel loss", operands, [loss], also=[logs], scratch=(size, 2 * size), pieces=(1, 2))
-        self.tape.to_stay.add(loss.storage)
-
     def _loss(self, op: Op) -> None:
-        if self.recipe.loss in ("chunked", "fused"):
-            return
-        eager, tape = self.eager, self.tape
-        logits = self.read(op)
-        outputs = tape.to_stay if self.recipe.keep_logits else tape.to_the_end
-        if self.recipe.loss == "compiled":
-            outputs.add(logits.storage)
-            sums, loss = eager.make(self.tokens, FP32, "log-sum-exp"), eager.make(1, FP32, "loss")
-            tape.run("loss", [Operand(logits, (logits, sums), logits.size)], [loss], also=[sums])
-            tape.to_stay.add(loss.storage)
-            return
-        if "parallel" in op.form:
-            self._parallel_loss(logits)
-            return
-        copied = self.recipe.loss == "copied"
-        if not copied:
-            outputs.add(logits.storage)
-        if "upcast" in op.form or copied:
-            logits = eager.cast(logits, FP32, "fp32 logits")
-            (outputs if copied else tape.to_the_end).add(logits.storage)
-        if copied:
-            logits = eager.copied(eager.slice(logits, logits.elements), logits.elements, "logits but the last")
-            tape.to_the_end.add(logits.storage)
-        kept = []
-        if "shifted" in op.form:
-            # One label more, at the end, and the first left out: a view where there is one sequence, of more a copy.
-            labels = eager.make(self.tokens + self.batch, INT64, "padded labels")
-            tape.run("pad", [], [labels])
-            tape.to_the_end.add(labels.storage)
-            if int(self.batch) > 1:
-                padded, labels = labels, eager.make(self.tokens, INT64, "shifted labels")
-                tape.run("shift", [Operand(padded)], [labels])
-            kept.append(labels)
-        logs = eager.unary(logits, "log_softmax", keeps="output")
-        logs = eager.raised(logs)
-        loss = eager.make(1, logs.item, "loss")
-        total = eager.make(1, logs.item, "total weight")
-        tape.run("nll_loss", [Operand(logs, (logs, *kept, total), logs.size)], [loss], also=[total])
-        tape.to_stay.add(loss.storage)
+        losses.loss(self, op)

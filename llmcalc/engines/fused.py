@@ -11,11 +11,11 @@ from llmcalc.engines.tape import Operand, Tensor
 class Fused(Eager):
     """Kernels of a compiled layer."""
 
-    def layer_norm(self, x: Tensor, weight: Tensor | None, bias: Tensor | None, groups: Any, form: str) -> Tensor:
+    def layer_norm(self, x: Tensor, weight: Tensor | None, bias: Tensor | None, groups: Any, _form: str) -> Tensor:
         """One kernel whatever the form, that keeps its input and a mean and a deviation of each row."""
         return self._norm(x, weight, bias, 2 * groups)
 
-    def rms_norm(self, x: Tensor, weight: Tensor | None, groups: Any, form: str) -> Tensor:
+    def rms_norm(self, x: Tensor, weight: Tensor | None, groups: Any, _form: str) -> Tensor:
         """The same with one statistic."""
         return self._norm(x, weight, None, groups)
 
@@ -34,7 +34,7 @@ class Fused(Eager):
         """Keeps its input, whatever the function."""
         return self.unary(x, function, keeps="input")
 
-    def rotary(self, x: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
+    def rotary(self, x: Tensor, _tables: tuple[Tensor, Tensor]) -> Tensor:
         """One kernel; its gradient is the turn back."""
         out = self.make(x.elements, x.item, "rotated")
         self.tape.run("rotary", [Operand(x, grad=x.size)], [out])

@@ -8,18 +8,21 @@ over the ranks (Megatron-LM, arXiv:1909.08053, section 3). With sequence paralle
 from typing import Any
 
 from llmcalc.blueprint.parts import Blueprint, Op, Weight
-from llmcalc.engines.layout import Chunk, Layout, outside, runs
+from llmcalc.engines.layout import Chunk, Layout, outside, runs, spread
 from llmcalc.engines.ranks import split_of
 from llmcalc.engines.shards import narrowed, on_rank
 from llmcalc.errors import NoAnswer
 from llmcalc.quantity import Dim, ceil_div
 
 WHOLE, ROWS, DIVIDED = "whole", "rows", "divided"
-ADDED = ("gather", "scatter")
 
 
 def rank(blueprint: Blueprint, layout: Layout, chunk: Chunk) -> Blueprint:
-    """A chunk of layers on a rank. Raises NoAnswer for experts, whose tokens go where nobody can say beforehand."""
+    """A chunk of layers on a rank.
+
+    Raises NoAnswer for experts, whose tokens go where nobody can say beforehand, and for stages that would need more of each
+    other than the residual stream.
+    """
     held = on_rank(blueprint, layout, [chunk])
     after = outside(blueprint)
     if (layout.ep > 1 or layout.tp > 1) and any(weight.part == "experts" for weight in held.weights):
@@ -27,14 +30,25 @@ def rank(blueprint: Blueprint, layout: Layout, chunk: Chunk) -> Blueprint:
     ops = []
     for stack in chunk.layers.keys() - chunk.begins:
         first = next(op for op in blueprint.ops if op.layers and op.name.startswith(f"{stack}."))
-        over = layout.tp if layout.sequence_parallel else 1
-        ops.append(first._replace(name=f"{stack}.receive", kind="receive", weight="", layers=(), reads=("x",), writes="x", inner=Dim(over, "t")))
+        over = Dim(layout.tp if layout.sequence_parallel else 1, "t")
+        name = f"{stack}.receive"
+        ops.append(first._replace(name=name, kind="receive", weight="", layers=(), reads=("x",), writes="x", inner=over))
     for op in blueprint.ops:
         if runs(chunk, op, after):
             own = chunk.layers.get(op.name.partition(".")[0], range(0))
             layers = tuple(layer for layer in op.layers if layer in own)
             ops.append(op._replace(layers=layers, depth=Dim(max(len(layers), 1), "layers")))
+    if layout.pp > 1 and _reach_out(blueprint, ops):
+        raise NoAnswer(f"{blueprint.name}: layers read more of other stages than a pipeline passes on")
     return held._replace(ops=tuple(ops) if layout.tp == 1 else tuple(_Narrow(blueprint, layout).run(ops)))
+
+
+def _reach_out(blueprint: Blueprint, ops: list[Op]) -> bool:
+    """Whether layers read what their stage does not make: encoded text, tables of positions, keys of earlier layers."""
+    made = {"x", *(op.writes for op in ops)}
+    inner = [op for op in ops if op.layers]
+    shared = any(op.kind == "attention" and len(op.reads) == 1 for op in inner)
+    return shared or len(spread(blueprint)) > 1 or any(not made.issuperset(op.reads) for op in inner)
 
 
 class _Narrow:
@@ -63,7 +77,8 @@ class _Narrow:
     def _whole(self, op: Op, name: str, width: Any) -> None:
         """Rows of all ranks, gathered once for all that read them."""
         if self.state.get(name) == ROWS:
-            self._wrote(op._replace(name=f"{op.name}.gather", kind="gather", reads=(name,), writes=name, width=width, weight=""), WHOLE)
+            own = f"{op.name}.gather"
+            self._wrote(op._replace(name=own, kind="gather", reads=(name,), writes=name, width=width, weight=""), WHOLE)
 
     def _sum(self, op: Op) -> None:
         """A sum over ranks: each keeps all of it, or its rows."""

@@ -100,6 +100,8 @@ def plan(blueprint: Blueprint, recipe: Recipe, layout: Layout) -> Parallel:
     eager = layout.tp == layout.pp == layout.ep == 1 and recipe.precision != "megatron"
     if not eager and recipe.method != "full":
         raise NoAnswer(f"{blueprint.name}: what {recipe.method} keeps of divided layers is not known; --tp, --pp and --ep 1")
+    if not eager and (recipe.recompute == "op" or recipe.compile):
+        raise NoAnswer(f"{blueprint.name}: Megatron's kernels are neither compiled nor recomputed one by one")
     found = []
     for index, held in enumerate(chunks(blueprint, layout)):
         rank = on_rank(blueprint, layout, held)

@@ -18,6 +18,7 @@ from llmcalc.engines.recipe import ITEMS, Recipe
 from llmcalc.engines.replay import Gradient, Replay
 from llmcalc.engines.shards import NF4, Share, cut, tensors
 from llmcalc.engines.training import Step
+from llmcalc.errors import NoAnswer
 
 STEPS = 3
 GATHER, REDUCE, COPY = "gather", "reduce", "copy"
@@ -89,8 +90,8 @@ class _Rank:
 
     def fetch(self, name: str) -> None:
         """Begin to gather a layer, from the host where its parts are there."""
-        if name in self.standing or name in self.ahead:
-            return
+        if name in self.standing or name in self.ahead or name not in self.units:
+            return  # of layers that share their weights the first has them
         unit = self.units[name]
         if self.layout.offload == "all":
             self.allocator.take(("copied", name), sum(unit.parts), COPY)
@@ -99,7 +100,7 @@ class _Rank:
 
     def gather(self, name: str, phase: str) -> None:
         """A layer whole. In the forward pass FSDP2 holds its buffer until the next layer has one."""
-        if name in self.standing:
+        if name in self.standing or name not in self.units:
             return
         self.fetch(name)
         self.standing.add(name)
@@ -232,15 +233,28 @@ class _Pass(Replay):
 
 
 def reserved(blueprint: Blueprint, recipe: Recipe, layout: Layout, *, flat: bool = False, limit: int = 0) -> Reserved:
-    """The stage of a layout that reserves most. ``flat``: FSDP1. ``limit``: what a GPU has for torch, 0 for as much as is asked for.
+    """The stage of a layout that reserves most. ``flat``: FSDP1. ``limit``: what a GPU has for torch, 0 for no end.
 
-    Raises as ``training.Step`` and ``local.rank`` do.
+    Raises as ``training.Step`` and ``local.rank`` do, and NoAnswer for Megatron and DeepSpeed, whose buffers are their own.
     """
     recipe.check()
     layout.check(blueprint, recipe)
+    if recipe.precision == "megatron" or layout.zero not in ("0", "fsdp"):
+        raise NoAnswer(f"{blueprint.name}: what Megatron and DeepSpeed reserve is not known; --zero 0 or fsdp, another --precision")
     blueprint = without_formulas(blueprint)
     found = [_stage(blueprint, recipe, layout, stage, Allocator(limit), flat=flat) for stage in range(layout.pp)]
     return max(found, key=lambda one: one.reserved)
+
+
+def _waiting(flying: tuple[int, ...], at: int, turn: int, layout: Layout) -> list[int]:
+    """Micro-batches of each chunk that wait while one of chunk ``at`` is at work, the first time or later.
+
+    The one at work is not among them. The last chunk's backward pass begins as soon as all are in flight, so while others are
+    at work it has one less; and there is one less in all, later, where no more are to come.
+    """
+    last = len(flying) - 1
+    done = turn > 0 and layout.micro_batches * len(flying) <= sum(flying)
+    return [max(many - (chunk in (at, last)) - (done and chunk == at), 0) for chunk, many in enumerate(flying)]
 
 
 def _stage(blueprint: Blueprint, recipe: Recipe, layout: Layout, stage: int, allocator: Allocator, *, flat: bool) -> Reserved:
@@ -249,7 +263,7 @@ def _stage(blueprint: Blueprint, recipe: Recipe, layout: Layout, stage: int, all
     held = [blueprint]
     if layout.tp > 1 or layout.pp > 1:
         held = [local.rank(blueprint, layout, chunk) for chunk in chunks(blueprint, layout)[stage]]
-    steps = [Step(one, recipe, seq=recipe.seq, batch=recipe.micro_batch, whole=False) for one in held]
+    steps = [Step(one, recipe, seq=recipe.seq, batch=recipe.micro_batch, whole=layout.pp == 1) for one in held]
     units: dict[str, Unit] = {}
     for step in steps:
         for name, unit in _units(tensors(step.parameters), recipe, layout).items():
@@ -260,6 +274,10 @@ def _stage(blueprint: Blueprint, recipe: Recipe, layout: Layout, stage: int, all
     rank = _Rank(units, recipe, layout, allocator, flat=flat)
     rank.wrap()
     allocator.take("buffers", sum(int(step.parameters.buffer_bytes().value) for step in steps))
+    if not rank.divided:
+        for step in steps:
+            if step.resident:
+                allocator.take("gradients", int(step.gradients().value))
     flying = in_flight(layout, stage)
     again = min(layout.micro_batches, 2)
     outputs = [int(s.size) for s in steps[-1].tape.to_stay] if layout.pp > 1 and stage == layout.pp - 1 else []
@@ -271,9 +289,8 @@ def _stage(blueprint: Blueprint, recipe: Recipe, layout: Layout, stage: int, all
             allocator.take("outputs", size)
         for turn in range(again):
             for index, step in enumerate(steps):
-                ended = turn and layout.micro_batches * len(steps) <= sum(flying)
-                for other, (beside, many) in enumerate(zip(steps, flying, strict=True)):
-                    for storage in beside.replay.saved * (many - (other == index) * (2 if ended and many > 1 else 1)):
+                for beside, many in zip(steps, _waiting(flying, index, turn, layout), strict=True):
+                    for storage in beside.replay.saved * many:
                         allocator.take("waiting", int(storage.size))
                 _Pass(step, rank)
                 allocator.give("waiting")
