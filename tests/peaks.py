@@ -73,6 +73,26 @@ class Peak(NamedTuple):
         """How far off, as a share."""
         return self.ours / self.truth - 1
 
+    @property
+    def complete(self) -> bool:
+        """Whether all settings are there."""
+        return "test" in self.row or bool(self.row.get("complete"))
+
+    @property
+    def about(self) -> str:
+        """The settings in short."""
+        row, gpus = self.row, self.row.get("gpus", 8 if "test" in self.row else 1)
+        tokens = row.get("seq_len") or row.get("max_seq_len") or row.get("longest_example_tokens")
+        batch = next((row[key] for key in ("local_batch", "batch_per_gpu", "micro_batch", "batch") if key in row), 1)
+        degrees = ", ".join(f"{name} {row[name]}" for name in ("tp", "pp", "cp", "ep") if row.get(name, 1) > 1)
+        said = (
+            row["model"], row.get("method", ""), f"{batch} x {tokens} tokens" if tokens else "",
+            f"{gpus} GPUs" if gpus > 1 else "1 GPU", degrees, f"checkpoints {row['ac']}" if "ac" in row else "", "compiled" if row.get("compile") else "",
+            "float8" if row.get("float8") else "", "offloaded" if row.get("cpu_offload") else "", row.get("schedule", ""),
+            row.get("shows", "allocated"),
+        )  # fmt: skip
+        return ", ".join(filter(None, said))
+
 
 def named(row: dict[str, Any]) -> str:
     """The model in our words. Raises Left where the catalogue has none of the name."""
@@ -116,7 +136,7 @@ def titan(row: dict[str, Any]) -> Step:
     assumed = "foreach AdamW; loss " + ("compiled" if recipe.loss == "compiled" else "not compiled")
     if pp > 1:
         assumed += f"; {many} micro-batches, as many as stages"
-    off = "what asynchronous tensor parallelism and ring attention hold is not counted" if row.get("async_tp") else ""
+    off = "not counted: buffers that stages send and receive in, ring attention's, asynchronous tensor parallelism's"
     return Step(named(row), recipe, layout, assumed=assumed, off=off)
 
 
@@ -142,13 +162,15 @@ def litgpt(row: dict[str, Any]) -> Step:
     how = "full" if method == "full" else "qlora" if quantised else "lora"
     rank = row.get("lora_rank", 32)
     recipe = Recipe(seq, row["micro_batch"], method=how, rank=rank, adapter_item=2, lora_dropout=0.05 if "lora" in how else 0)
+    if "gemma2" in row["id"]:
+        row = {**row, "model": "gemma2-2b"}  # two rows of the table are of Gemma 2, as its files are named
     model: str | dict[str, Any] = NEOX_3B if "stablelm" in row["model"].lower() and "lpha" in row["model"] else named(row)
     assumed = f"the longest sequence {seq} tokens; rank {rank} on q and v" if how != "full" else f"sequences of {seq} tokens"
     off = "logits stay in 16 bits and go in chunks; litgpt's own model code"
     if quantised:
         off = "bitsandbytes of 2023 also kept the input of each linear"
     if how == "full":
-        off = "weights, gradients and AdamW's states in 16 bits alone take more"
+        off = "weights, gradients and AdamW's states in 16 bits take more on one GPU: divided, or not AdamW"
     if row["gpus"] > 1:
         if "strategy" not in row:
             return Step(model, recipe, assumed=f"{assumed}; each GPU as one alone", off=off)
