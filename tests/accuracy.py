@@ -39,9 +39,9 @@ GROUPS = {
     "steps": ("What a step of training holds", "a step on fake CUDA tensors", "Bytes; `trainable` is parameters."),
     "peaks": ("Peaks of a step of training", "a step on fake CUDA tensors", "Bytes, and the phase of the highest."),
     "measured": ("Measured peaks of training", "torch's counters, as published",
-                 "GiB, of the rank that has most unless it is a total. Nothing is fitted: steps are followed through torch's caching "
-                 "allocator, by `engines/reserved.py`, or for Megatron counted by its kernels. The note is what the source leaves "
-                 "unsaid and is assumed, and what is known of a figure that is more than 10% off."),
+                 "GiB, of the rank that has most unless it is a total. Nothing is fitted: steps are followed through torch's "
+                 "caching allocator (`engines/reserved.py`), or for Megatron counted by its kernels. The note is what the source "
+                 "leaves unsaid and is assumed, and what is known of a figure that is more than 10% off."),
     "adapters": ("Adapters", "litgpt, PEFT", ""),
     "saved": ("What autograd saves", "hooks on a forward pass", "Eager attention, nothing recomputed."),
     "matrix": ("", "the class of transformers", ""),

@@ -87,7 +87,8 @@ class Peak(NamedTuple):
         degrees = ", ".join(f"{name} {row[name]}" for name in ("tp", "pp", "cp", "ep") if row.get(name, 1) > 1)
         said = (
             row["model"], row.get("method", ""), f"{batch} x {tokens} tokens" if tokens else "",
-            f"{gpus} GPUs" if gpus > 1 else "1 GPU", degrees, f"checkpoints {row['ac']}" if "ac" in row else "", "compiled" if row.get("compile") else "",
+            f"{gpus} GPUs" if gpus > 1 else "1 GPU", degrees,
+            f"checkpoints {row['ac']}" if "ac" in row else "", "compiled" if row.get("compile") else "",
             "float8" if row.get("float8") else "", "offloaded" if row.get("cpu_offload") else "", row.get("schedule", ""),
             row.get("shows", "allocated"),
         )  # fmt: skip
@@ -136,7 +137,7 @@ def titan(row: dict[str, Any]) -> Step:
     assumed = "foreach AdamW; loss " + ("compiled" if recipe.loss == "compiled" else "not compiled")
     if pp > 1:
         assumed += f"; {many} micro-batches, as many as stages"
-    off = "not counted: buffers that stages send and receive in, ring attention's, asynchronous tensor parallelism's"
+    off = "buffers of ring attention and of asynchronous tensor parallelism are not counted"
     return Step(named(row), recipe, layout, assumed=assumed, off=off)
 
 

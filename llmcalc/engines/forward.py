@@ -12,7 +12,7 @@ from llmcalc.engines.eager import HALF, INT64, Eager
 from llmcalc.engines.fused import Fused
 from llmcalc.engines.parameters import Parameters
 from llmcalc.engines.recipe import Recipe
-from llmcalc.engines.tape import Operand, Tape, Tensor
+from llmcalc.engines.tape import Operand, Storage, Tape, Tensor
 from llmcalc.engines.tuning import Tuning
 from llmcalc.errors import NoAnswer
 from llmcalc.quantity import Dim
@@ -86,11 +86,12 @@ class Forward:
         self._ops(ops[last + 1 :] + [op for op in ops[first : last + 1] if not op.layers])
 
     def _receive(self, op: Op) -> None:
-        """What the stage before sends; its gradient goes back."""
-        x = self.eager.make(product((self.tokens, op.width)) // int(op.inner), HALF, "received")
+        """What the stage before sends, into a buffer that is always there; its gradient goes back."""
+        elements = product((self.tokens, op.width)) // int(op.inner)
+        held = Storage(product((HALF, elements)), "received", op.part, held=True)
+        x = self.values[op.writes] = Tensor(elements, HALF, held)
         self.tape.run("receive", [], [x])
         x.needs_grad = True
-        self.values[op.writes] = x
 
     def _gather(self, op: Op) -> None:
         """Rows of all ranks; the gradient is summed over them and scattered."""

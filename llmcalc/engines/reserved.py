@@ -257,6 +257,13 @@ def _waiting(flying: tuple[int, ...], at: int, turn: int, layout: Layout) -> lis
     return [max(many - (chunk in (at, last)) - (done and chunk == at), 0) for chunk, many in enumerate(flying)]
 
 
+def _links(step: Step) -> list[int]:
+    """What a stage receives in, of each micro-batch: activations from the stage before, gradients from the next."""
+    first = [tensor.storage for kernel in step.tape.kernels[:1] if kernel.label == "receive" for tensor in kernel.outputs]
+    sent = [] if any(op.kind == "loss" for op in step.blueprint.ops) else list(step.tape.to_stay)
+    return [int(storage.size) for storage in first + sent]
+
+
 def _stage(blueprint: Blueprint, recipe: Recipe, layout: Layout, stage: int, allocator: Allocator, *, flat: bool) -> Reserved:
     # torch's pipelines keep the outputs of the last stage, of all micro-batches, and join them at the end.
     recipe = recipe._replace(seq=recipe.seq // layout.cp, keep_logits=recipe.keep_logits or layout.pp > 1)
@@ -278,6 +285,9 @@ def _stage(blueprint: Blueprint, recipe: Recipe, layout: Layout, stage: int, all
         for step in steps:
             if step.resident:
                 allocator.take("gradients", int(step.gradients().value))
+    for step in steps if layout.pp > 1 else ():
+        for size in _links(step) * layout.micro_batches:
+            allocator.take("links", size)
     flying = in_flight(layout, stage)
     again = min(layout.micro_batches, 2)
     outputs = [int(s.size) for s in steps[-1].tape.to_stay] if layout.pp > 1 and stage == layout.pp - 1 else []
