@@ -168,20 +168,18 @@ def unused() -> Iterator[str]:
 
 def measured() -> Iterator[str]:
     """Shares of the rows whose settings are all there, and the rows that cannot be put."""
-    found = peaks.peaks()
     frameworks = {"titan": "torchtitan, FSDP2", "fsdpqlora": "fsdp_qlora, FSDP1", "simumax": "Megatron-LM"}
     yield "\nThose whose settings are all there:\n"
     yield from head(["framework"], ["rows", "median error", "worst", "within 15%"])
-    complete = [peak for peak in found if peak.complete]
+    complete = [figure for figure in figures() if figure.group == "measured" and "all there" in figure.what]
     for start, name in {**frameworks, "": "all"}.items():
-        own = [peak for peak in complete if peak.row["id"].startswith(start)]
+        own = [figure.error for figure in complete if figure.row.startswith(start)]
         median, worst, within = peaks.summed(own)
         yield line(name, str(len(own)), f"{median:.1%}", f"{worst:.1%}", f"{within:.0%}")
     yield "\nNot compared:\n"
     yield from head(["row", "of"], ["measured"], ["why"])
-    for peak in found:
-        if peak.left:
-            yield line(peak.row["id"], peak.about, number(round(peak.truth / GiB, 2)), peak.left)
+    for peak in peaks.left_out():
+        yield line(peak.row["id"], peak.about, number(round(peak.truth / GiB, 2)), peak.left)
 
 
 INTRO = """# How far off

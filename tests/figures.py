@@ -244,12 +244,11 @@ def saved() -> Iterator[Figure]:
 
 def measured_peaks() -> Iterator[Figure]:
     """Published peaks of training steps."""
-    for peak in peaks.peaks():
-        if not peak.left:
-            what = f"peak, settings {'all there' if peak.complete else 'in part'}, GiB"
-            off = f"; {peak.off}" if peak.off and abs(peak.error) > FAR else ""
-            yield Figure("measured", peak.row["id"], what, round(peak.ours / GiB, 2), round(peak.truth / GiB, 2),
-                         f"{peak.assumed}{off}", "modelled" if peak.complete else "estimated", about=peak.about)  # fmt: skip
+    for peak in (*peaks.complete(), *peaks.others()):
+        what = f"peak, settings {'all there' if peak.complete else 'in part'}, GiB"
+        note = f"{peak.assumed}; {peak.off}" if peak.off and abs(peak.error) > FAR else peak.assumed
+        yield Figure("measured", peak.row["id"], what, round(peak.ours / GiB, 2), round(peak.truth / GiB, 2), note,
+                     "modelled" if peak.complete else "estimated", about=peak.about)  # fmt: skip
 
 
 READERS = (measured_peaks, models, others, configs, published_files, runtimes, trained, saved, matrix, invented)
