@@ -241,6 +241,8 @@ def reserved(blueprint: Blueprint, recipe: Recipe, layout: Layout, *, flat: bool
     layout.check(blueprint, recipe)
     if recipe.precision == "megatron" or layout.zero not in ("0", "fsdp"):
         raise NoAnswer(f"{blueprint.name}: what Megatron and DeepSpeed reserve is not known; --zero 0 or fsdp, another --precision")
+    if layout.pp == 1:
+        layout = layout._replace(schedule="1f1b", chunks=1)  # one stage has no schedule
     blueprint = without_formulas(blueprint)
     found = [_stage(blueprint, recipe, layout, stage, Allocator(limit), flat=flat) for stage in range(layout.pp)]
     return max(found, key=lambda one: one.reserved)
