@@ -11,6 +11,8 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
+from llmcalc.units import GiB
+from tests import peaks
 from tests.conftest import DATA, records
 from tests.figures import Figure, figures
 from tests.oracle import results
@@ -36,6 +38,10 @@ GROUPS = {
                  "of those that are far off is in [conventions](conventions.md#serving)."),
     "steps": ("What a step of training holds", "a step on fake CUDA tensors", "Bytes; `trainable` is parameters."),
     "peaks": ("Peaks of a step of training", "a step on fake CUDA tensors", "Bytes, and the phase of the highest."),
+    "measured": ("Measured peaks of training", "torch's counters, as published",
+                 "GiB, of the rank that has most unless it is a total. Nothing is fitted: steps are followed through torch's "
+                 "caching allocator (`engines/reserved.py`), or for Megatron counted by its kernels. The note is what the source "
+                 "leaves unsaid and is assumed, and what is known of a figure that is more than 10% off."),
     "adapters": ("Adapters", "litgpt, PEFT", ""),
     "saved": ("What autograd saves", "hooks on a forward pass", "Eager attention, nothing recomputed."),
     "matrix": ("", "the class of transformers", ""),
@@ -160,6 +166,22 @@ def unused() -> Iterator[str]:
         yield line(key, str(len(logged)), str(sum(use in row["use"] and bool(row["ours"]) for row in logged)))
 
 
+def measured() -> Iterator[str]:
+    """Shares of the rows whose settings are all there, and the rows that cannot be put."""
+    frameworks = {"titan": "torchtitan, FSDP2", "fsdpqlora": "fsdp_qlora, FSDP1", "simumax": "Megatron-LM"}
+    yield "\nThose whose settings are all there:\n"
+    yield from head(["framework"], ["rows", "median error", "worst", "within 15%"])
+    complete = [figure for figure in figures() if figure.group == "measured" and "all there" in figure.what]
+    for start, name in {**frameworks, "": "all"}.items():
+        own = [figure.error for figure in complete if figure.row.startswith(start)]
+        median, worst, within = peaks.summed(own)
+        yield line(name, str(len(own)), f"{median:.1%}", f"{worst:.1%}", f"{within:.0%}")
+    yield "\nNot compared:\n"
+    yield from head(["row", "of"], ["measured"], ["why"])
+    for peak in peaks.left_out():
+        yield line(peak.row["id"], peak.about, number(round(peak.truth / GiB, 2)), peak.left)
+
+
 INTRO = """# How far off
 
 Every figure that llmcalc is compared with beside its own, with the error, and nothing left out. Written by
@@ -187,6 +209,8 @@ def page() -> str:
             parts += [f"\n## {title}\n", *([said + "\n"] if said else []), *table(group)]
         if group == "runtimes":
             parts += unused()
+        if group == "measured":
+            parts += measured()
     parts += ["\n## Small invented models\n", asked() + "\n", *exceptions()]
     return "\n".join([*parts, ""])
 

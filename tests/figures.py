@@ -20,7 +20,7 @@ from llmcalc.errors import LlmcalcError
 from llmcalc.quantity import Kind
 from llmcalc.specs import catalogue
 from llmcalc.units import GiB
-from tests import runs, serving, test_gguf_spec, test_import, test_import_towers, test_real_configs, test_recurrent
+from tests import peaks, runs, serving, test_gguf_spec, test_import, test_import_towers, test_real_configs, test_recurrent
 from tests import test_training as steps
 from tests import test_weights as sizes
 from tests.conftest import records
@@ -28,6 +28,8 @@ from tests.oracle import results
 
 COUNTS = ("total", "active", "embedding", "lm_head", "router_buffers")
 CONTEXTS = (4096, 32768, 131072)
+# What is further off is told why.
+FAR = 0.1
 CACHED = ("cache", "cross-attention", "states")
 
 
@@ -240,7 +242,16 @@ def saved() -> Iterator[Figure]:
         yield Figure("saved", row["model"], "bytes that autograd saves", ours, row["saved_bytes"], "", "modelled", about=about)
 
 
-READERS = (models, others, configs, published_files, runtimes, trained, saved, matrix, invented)
+def measured_peaks() -> Iterator[Figure]:
+    """Published peaks of training steps."""
+    for peak in (*peaks.complete(), *peaks.others()):
+        what = f"peak, settings {'all there' if peak.complete else 'in part'}, GiB"
+        note = f"{peak.assumed}; {peak.off}" if peak.off and abs(peak.error) > FAR else peak.assumed
+        yield Figure("measured", peak.row["id"], what, round(peak.ours / GiB, 2), round(peak.truth / GiB, 2), note,
+                     "modelled" if peak.complete else "estimated", about=peak.about)  # fmt: skip
+
+
+READERS = (measured_peaks, models, others, configs, published_files, runtimes, trained, saved, matrix, invented)
 
 
 def read(reader: Callable[[], Iterator[Figure]]) -> list[Figure]:

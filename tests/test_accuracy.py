@@ -4,6 +4,7 @@ from collections import Counter
 
 import pytest
 
+from tests import peaks
 from tests.accuracy import GROUPS, INVENTED, PAGE, exceptions, page
 from tests.conftest import records
 from tests.figures import Figure, figures
@@ -29,6 +30,7 @@ def test_no_row_is_left_out(group: str, name: str) -> None:
 def test_as_many_as_there_are() -> None:
     """Where ids are not unique, or some rows are not of the catalogue."""
     found = Counter(figure.group for figure in figures())
+    assert found["measured"] == len(peaks.MEGATRON) + len(peaks.MEASURED) - len(peaks.left_out())
     assert found["saved"] == len(records("saved.jsonl"))
     assert found["caches"] == 6 * sum("kv" in row for row in records("models.jsonl"))
     assert {f.row for f in figures() if f.group == "runtimes"} == {row["id"] for row in records("inference.jsonl") if row["ours"]}

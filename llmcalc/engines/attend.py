@@ -38,7 +38,7 @@ def attention(run: "Forward", op: Op) -> None:
         statistics = eager.make(product((run.batch, op.heads, padded)), FP32, "log-sum-exp")
         state = eager.make(EFFICIENT_STATE // 8, 8, "random state")
     kept = (q, k, v, out, statistics, state)
-    run.tape.run("attention", [Operand(t, kept, t.size) for t in (q, k, v)], [out], also=[statistics, state])
+    run.tape.run("attention", [Operand(t, kept, t.size) for t in (q, k, v)], [out], also=[statistics, state], heavy=True)
     values[op.writes] = out
 
 

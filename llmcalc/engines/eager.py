@@ -98,14 +98,14 @@ class Eager:
         if bias is not None:
             bias = self.lowered(bias)
             operands.append(Operand(bias, grad=bias.size))
-        self.tape.run(label, operands, [out], transposed=weight)
+        self.tape.run(label, operands, [out], transposed=weight, heavy=True)
         return out
 
     def dropout(self, x: Tensor, label: str = "dropout") -> Tensor:
         """Keeps a mask of a byte an element."""
         out = self.make(x.elements, x.item, label)
         mask = self.make(x.elements, BOOL, "dropout mask")
-        self.tape.run(label, [Operand(x, (mask,), x.size)], [out], also=[mask])
+        self.tape.run(label, [Operand(x, (mask,), x.size)], [out], also=[mask], heavy=True)
         return out
 
     def split(self, x: Tensor, sizes: Sequence[Any], label: str) -> list[Tensor]:

@@ -7,17 +7,17 @@ A method per kind of operation; what a kind runs as kernels is in ``eager``, wha
 from typing import Any
 
 from llmcalc.blueprint.parts import Blueprint, Op, product
-from llmcalc.engines import attend, routing
-from llmcalc.engines.eager import FP32, HALF, INT64, Eager
+from llmcalc.engines import attend, losses, routing
+from llmcalc.engines.eager import HALF, INT64, Eager
+from llmcalc.engines.fused import Fused
 from llmcalc.engines.parameters import Parameters
 from llmcalc.engines.recipe import Recipe
-from llmcalc.engines.tape import Operand, Tape, Tensor
+from llmcalc.engines.tape import Operand, Storage, Tape, Tensor
 from llmcalc.engines.tuning import Tuning
 from llmcalc.errors import NoAnswer
 from llmcalc.quantity import Dim
 
 NOT_TEXT = ("patch", "image_token", "audio")
-CHUNKS = 8
 # What goes from layer to layer.
 KEPT_NAMES: tuple[str, ...] = ("x", "encoded", "position_bias", "cross_bias", "positions")
 
@@ -33,7 +33,8 @@ class Forward:
         self.seq, self.batch = seq, batch
         self.tokens = product((batch, seq))
         self.tape = Tape()
-        self.eager = Eager(self.tape, autocast=recipe.autocast)
+        self.eager = self.outside = Eager(self.tape, autocast=recipe.autocast)
+        self.inside = Fused(self.tape, autocast=recipe.autocast) if recipe.compile else self.outside
         self.tuning = Tuning(self.eager, parameters, recipe)
         self.values: dict[str, Tensor] = {}
         self.tables: tuple[Tensor, Tensor] | None = None
@@ -43,14 +44,16 @@ class Forward:
         self.layer: int | None = None
         self.matrix_done: set[str] = set()
 
-    def run(self) -> Tape:
-        """The whole pass. Raises NoAnswer for a model without a head to be trained with."""
-        if not any(op.kind == "loss" for op in self.blueprint.ops):
+    def run(self, *, whole: bool = True) -> Tape:
+        """The whole pass, or that of some layers. Raises NoAnswer for a model without a head to be trained with."""
+        if whole and not any(op.kind == "loss" for op in self.blueprint.ops):
             raise NoAnswer(f"{self.blueprint.name}: no head, and so no loss to train with")
         for stack in self.blueprint.stacks:
             own = [op for op in self.blueprint.ops if op.name.partition(".")[0] == stack.name and op.rows not in NOT_TEXT]
             if own:
                 self._stack(own, stack.depth)
+        if not any(op.kind == "loss" for op in self.blueprint.ops):
+            self.tape.to_stay.add(self.values["x"].storage)  # what is sent on is kept until its gradient is there
         return self.tape
 
     def _stack(self, ops: list[Op], depth: int) -> None:
@@ -68,16 +71,64 @@ class Forward:
         for op in inner:
             for layer in op.layers:
                 by_layer[layer].append(op)
+        self.eager = self.tuning.eager = self.inside
         for layer, found in enumerate(by_layer):
             start = len(self.tape.kernels)
             self.layer = layer
             self.matrix_done = set()
             self._ops(found if layer else biases + found)
-            if self.recipe.recompute == "full":
-                self.tape.checkpoint(start, [t for t in (self.position_ids, self.mask) if t is not None])
+            if found:
+                self.tape.spans.append((ops[0].name.partition(".")[0], layer, start, len(self.tape.kernels)))
+                self._again(start)
             self.values = {name: self.values[name] for name in KEPT_NAMES if name in self.values}
         self.layer = None
+        self.eager = self.tuning.eager = self.outside
         self._ops(ops[last + 1 :] + [op for op in ops[first : last + 1] if not op.layers])
+
+    def _receive(self, op: Op) -> None:
+        """What the stage before sends, into a buffer that is always there; its gradient goes back."""
+        elements = product((self.tokens, op.width)) // int(op.inner)
+        held = Storage(product((HALF, elements)), "received", op.part, held=True)
+        x = self.values[op.writes] = Tensor(elements, HALF, held)
+        self.tape.run("receive", [], [x])
+        x.needs_grad = True
+
+    def _gather(self, op: Op) -> None:
+        """Rows of all ranks; the gradient is summed over them and scattered."""
+        x = self.read(op)
+        out = self.eager.make(product((self.tokens, op.width)), x.item, "gathered")
+        self.tape.run("gather", [Operand(x, grad=x.size)], [out])
+        self.values[op.writes] = out
+
+    def _scatter(self, op: Op) -> None:
+        """A sum over ranks, of which each keeps its rows; the gradient is gathered."""
+        x = self.read(op)
+        out = self.eager.make(x.elements // int(op.inner), x.item, "scattered")
+        self.tape.run("scatter", [Operand(x, grad=x.size)], [out])
+        self.values[op.writes] = out
+
+    def _again(self, start: int) -> None:
+        """What of a layer runs again in its backward pass.
+
+        torch.compile computes again what fuses with what reads it, but nothing that a product or attention reads in the backward
+        pass, which has to be in memory, and no products (the min-cut partitioner of torch's functorch, its defaults). torchtitan's
+        selective checkpointing keeps outputs of attention and of every second product, needed or not unless compiled.
+        """
+        recipe, heavy = self.recipe, [kernel for kernel in self.tape.kernels[start:] if kernel.heavy]
+        inputs = [tensor.storage for kernel in heavy for tensor in kernel.keeps if self.tape.made_at[tensor.storage] >= start]
+        if recipe.recompute != "none":
+            inputs = []
+        if recipe.recompute == "full":
+            heavy = []
+        elif recipe.recompute == "op":
+            products = [kernel for kernel in heavy if kernel.transposed]
+            heavy = [kernel for kernel in heavy if not kernel.transposed or products.index(kernel) % 2 == 0]
+        elif not recipe.compile or recipe.recompute != "none":
+            return
+        saved = list(dict.fromkeys(inputs + [tensor.storage for kernel in heavy for tensor in kernel.outputs]))
+        if recipe.compile:
+            saved = self.tape.wanted(start, saved)
+        self.tape.checkpoint(start, [t for t in (self.position_ids, self.mask) if t is not None], saved)
 
     def _before(self, inner: list[Op]) -> None:
         """What a stack makes once for all its layers: positions, rotary tables, the mask of eager attention."""
@@ -178,8 +229,8 @@ class Forward:
             return
         weight = self.parameters.weights[op.weight]
         group = self.parameters.groups.get(weight.fused, [weight])
-        if op.part == "lm_head" and self.recipe.loss != "plain":
-            self._fused_loss(op)
+        if op.part == "lm_head" and self.recipe.loss in ("chunked", "fused"):
+            losses.fused(self, op)
             return
         x = self.read(op)
         if op.part == "lm_head":
@@ -263,39 +314,5 @@ class Forward:
         if op.reads[0] in self.values:
             self.values[op.writes] = self.eager.softcap(self.read(op))
 
-    def _fused_loss(self, op: Op) -> None:
-        """Head and loss in one (Liger, CCE), or in chunks of rows: the logits never stand whole. The gradients of the hidden
-        state and of the head are computed on the way (fused), or the logits of each chunk again (chunked)."""
-        x, weight = self.read(op), self.weight(op.weight)
-        loss = self.eager.make(1, FP32, "loss")
-        rows = self.tokens if self.recipe.loss == "chunked" else 0
-        per_row = (HALF + 2 * FP32) * int(op.width)
-        chunk = -(-int(self.tokens) // CHUNKS) if rows else max(1, int(self.tokens) * int(op.inner) // int(op.width))
-        scratch = (chunk * per_row, (chunk * (per_row + FP32 * int(op.width))) if rows else 0)
-        self.tape.run("fused loss", [Operand(x, (x,), x.size), Operand(weight, (x,), weight.size)], [loss], scratch=scratch)
-
     def _loss(self, op: Op) -> None:
-        if self.recipe.loss != "plain":
-            return
-        eager, tape = self.eager, self.tape
-        logits = self.read(op)
-        (tape.to_stay if self.recipe.keep_logits else tape.to_the_end).add(logits.storage)
-        if "upcast" in op.form:
-            logits = eager.cast(logits, FP32, "fp32 logits")
-            tape.to_the_end.add(logits.storage)
-        kept = []
-        if "shifted" in op.form:
-            # One label more, at the end, and the first left out: a view where there is one sequence, of more a copy.
-            labels = eager.make(self.tokens + self.batch, INT64, "padded labels")
-            tape.run("pad", [], [labels])
-            tape.to_the_end.add(labels.storage)
-            if int(self.batch) > 1:
-                padded, labels = labels, eager.make(self.tokens, INT64, "shifted labels")
-                tape.run("shift", [Operand(padded)], [labels])
-            kept.append(labels)
-        logs = eager.unary(logits, "log_softmax", keeps="output")
-        logs = eager.raised(logs)
-        loss = eager.make(1, logs.item, "loss")
-        total = eager.make(1, logs.item, "total weight")
-        tape.run("nll_loss", [Operand(logs, (logs, *kept, total), logs.size)], [loss], also=[total])
-        tape.to_stay.add(loss.storage)
+        losses.loss(self, op)

@@ -58,6 +58,8 @@ class Planner:
         if not eager and recipe.method != "full":
             name = self.blueprint.name
             raise NoAnswer(f"{name}: what {recipe.method} keeps of divided layers is not known; --tp, --pp and --ep 1")
+        if not eager and (recipe.recompute == "op" or recipe.compile):
+            raise NoAnswer(f"{self.blueprint.name}: Megatron's kernels are neither compiled nor recomputed one by one")
         inputs = 2 * INT64 * recipe.micro_batch * (recipe.seq // layout.cp)
         ranks = layout.gpus // layout.pp
         shares = self._shares(recipe, layout)

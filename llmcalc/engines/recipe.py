@@ -8,6 +8,8 @@ ITEMS = {"fp32": 4, "bf16": 2}
 PRECISIONS = ("fp32", "bf16", "amp", "megatron")
 ADAPTERS = ("lora", "dora", "qlora", "ia3", "adapter")
 PROMPTS = ("prompt", "prefix")
+RECOMPUTES = ("none", "selective", "op", "full")
+LOSSES = ("plain", "copied", "compiled", "chunked", "fused")
 METHODS = ("full", *ADAPTERS, *PROMPTS, "ln", "bitfit", "head")
 
 
@@ -16,6 +18,10 @@ class Recipe(NamedTuple):
 
     ``rank`` is of LoRA, the bottleneck of ``adapter``, the virtual tokens of ``prompt`` and ``prefix``. ``adapter_item`` is bytes
     of an adapter's element. ``kbit_prepare``: what is not quantised is held in fp32 (peft's prepare_model_for_kbit_training).
+    ``recompute``: nothing; selective, attention between its projections; op, all but attention and every second product of a
+    layer (torchtitan's selective checkpointing); full, whole layers. ``compile``: layers go through torch.compile. ``loss``:
+    plain; copied, a copy of fp32 logits without the last row (transformers up to 4.45); compiled, one kernel; chunked; fused with
+    the head.
     """
 
     seq: int
@@ -36,6 +42,7 @@ class Recipe(NamedTuple):
     keep_logits: bool = False
     dropout: bool = True
     loss: str = "plain"
+    compile: bool = False
 
     @property
     def adapts(self) -> bool:
@@ -66,6 +73,9 @@ class Recipe(NamedTuple):
         """Raises UsageError for what does not go together."""
         if self.kbit_prepare and self.method != "qlora":
             raise UsageError("--kbit-prepare goes with --method qlora")
+        for name, word, allowed in (("recompute", self.recompute, RECOMPUTES), ("loss", self.loss, LOSSES)):
+            if word not in allowed:
+                raise UsageError(f"--{name} {word}: one of {', '.join(allowed)}")
         if self.attention == "flash" and self.precision == "fp32":
             raise UsageError("flash attention has no fp32 kernel: --attention efficient, or another --precision")
         if self.precision == "megatron" and self.method != "full":

@@ -34,7 +34,7 @@ class Inside(NamedTuple):
     gradients: tuple[tuple[str, int], ...] = ()
 
 
-class _Gradient:
+class Gradient:
     """A gradient on its way: bytes, how many hold it, whether it may be summed into."""
 
     __slots__ = ("holders", "in_place", "size")
@@ -58,10 +58,10 @@ class Replay:
         self.sizes: dict[Storage, int] = {}
         self.alive: dict[Storage, None] = {}
         self.kept: Counter[Storage] = Counter()
-        self.grads: dict[Tensor, _Gradient] = {}
+        self.grads: dict[Tensor, Gradient] = {}
         self.finished: dict[str, int] = {}
         self.waiting: Counter[str] = Counter()
-        self.leaves: dict[str, _Gradient] = {}
+        self.leaves: dict[str, Gradient] = {}
         self.segment_of: dict[int, Segment] = {s.stop - 1: s for s in tape.segments}
         inside = {i for s in tape.segments for i in range(s.start, s.stop)}
         self.last_read: dict[Storage, int] = {}
@@ -76,7 +76,7 @@ class Replay:
             if index not in inside:
                 self.kept.update(tensor.storage for tensor in kernel.keeps)
         for segment in tape.segments:
-            self.kept.update(segment.captured)
+            self.kept.update(segment.captured + segment.saved)
         self.kept.update(tape.to_stay)
         self.saved: tuple[Storage, ...] = ()
         self.saved_bytes = self._forward()
@@ -94,6 +94,18 @@ class Replay:
         if (self.phase, size) == self.look:
             self.inside = Inside(tuple(self.alive), tuple(self.finished.items()))
 
+    def _taken(self, thing: object, size: int) -> None:
+        """Memory is taken for a storage or a gradient. For those who follow an allocator, as the next three."""
+
+    def _given(self, thing: object) -> None:
+        """It is given back."""
+
+    def _before(self, index: int) -> None:
+        """A kernel runs, forward or backward (``phase``)."""
+
+    def _after(self, index: int) -> None:
+        """It has run."""
+
     def _size(self, storage: Storage) -> int:
         found = self.sizes.get(storage)
         if found is None:
@@ -106,13 +118,22 @@ class Replay:
             if not storage.held and storage not in self.alive:
                 self.alive[storage] = None
                 self.activations += self._size(storage)
+                self._taken(storage, self._size(storage))
                 self._grow(self._size(storage), kernel.label)
-        if kernel.scratch[0] and self.live + kernel.scratch[0] > self.highest:
-            self._mark(self.live + kernel.scratch[0], kernel.label)
+        self._work(kernel, kernel.scratch[0], kernel.pieces[0])
+
+    def _work(self, kernel: Kernel, scratch: int, pieces: int) -> None:
+        if scratch:
+            for _ in range(pieces):
+                self._taken(kernel, scratch // pieces)
+            if self.live + scratch > self.highest:
+                self._mark(self.live + scratch, kernel.label)
+            self._given(kernel)
 
     def _free(self, storage: Storage) -> None:
         if storage in self.alive:
             del self.alive[storage]
+            self._given(storage)
             self.live -= self._size(storage)
             self.activations -= self._size(storage)
 
@@ -125,8 +146,10 @@ class Replay:
 
     def _forward(self) -> int:
         for index, kernel in enumerate(self.tape.kernels):
+            self._before(index)
             self._allocate(kernel)
             self._let_go(index, kernel)
+            self._after(index)
         for storage in self.tape.to_the_end:
             if not self.kept[storage]:
                 self._free(storage)
@@ -135,10 +158,7 @@ class Replay:
 
     def _recompute(self, segment: Segment) -> None:
         kernels = self.tape.kernels[segment.start : segment.stop]
-        keeping = [i for i, kernel in enumerate(kernels) if kernel.keeps]
-        if not keeping:
-            return
-        stop = keeping[-1]
+        stop = max((i for i, kernel in enumerate(kernels) if kernel.keeps), default=-1)
         for kernel in kernels:
             self.kept.update(tensor.storage for tensor in kernel.keeps)
         for i, kernel in enumerate(kernels[: stop + 1]):
@@ -154,30 +174,35 @@ class Replay:
             for tensor in kernel.outputs:
                 if not self.kept[tensor.storage]:
                     self._free(tensor.storage)
+        for storage in segment.saved:
+            self._release(storage)
 
     def _backward(self) -> None:
         self._mark(self.live, "start")
         kernels = self.tape.kernels
         last = kernels[-1].outputs[0]
         # The loss's own gradient is the caller's.
-        root = _Gradient(int(last.size), True)
+        root = Gradient(int(last.size), True)
         root.holders = 2
         self.grads[last] = root
         self.live += root.size
         segments = {s.start: s for s in self.tape.segments}
         for index in range(len(kernels) - 1, -1, -1):
             segment = self.segment_of.get(index)
+            self._before(index)
             if segment is not None:
                 self._recompute(segment)
             self._reverse(kernels[index])
             if index in segments:
                 for storage in segments[index].captured:
                     self._release(storage)
+            self._after(index)
 
-    def _drop(self, grad: _Gradient) -> None:
+    def _drop(self, grad: Gradient) -> None:
         grad.holders -= 1
         if not grad.holders:
             self.live -= grad.size
+            self._given(grad)
 
     def _release(self, storage: Storage) -> None:
         self.kept[storage] -= 1
@@ -186,7 +211,7 @@ class Replay:
 
     def _reverse(self, kernel: Kernel) -> None:
         got = [grad for tensor in kernel.outputs if (grad := self.grads.pop(tensor, None)) is not None]
-        new: list[tuple[Operand, _Gradient]] = []
+        new: list[tuple[Operand, Gradient]] = []
         if got:
             for operand in kernel.operands:
                 if not operand.tensor.needs_grad:
@@ -194,19 +219,20 @@ class Replay:
                 if operand.grad is None:
                     grad = got[0]
                 else:
-                    grad = _Gradient(int(operand.grad), not (kernel.transposed and operand.tensor.leaf))
+                    grad = Gradient(int(operand.grad), not (kernel.transposed and operand.tensor.leaf))
+                    self._taken(grad, grad.size)
                     self._grow(grad.size, kernel.label)
                 grad.holders += 1
                 new.append((operand, grad))
-            if kernel.scratch[1] and self.live + kernel.scratch[1] > self.highest:
-                self._mark(self.live + kernel.scratch[1], kernel.label)
+            self._work(kernel, kernel.scratch[1], kernel.pieces[1])
         for tensor in kernel.keeps:
             self._release(tensor.storage)
         ready = []
         for operand, grad in new:
             own = int(operand.tensor.size)
             if operand.grad is not None and grad.size != own:
-                reduced = _Gradient(own, True)
+                reduced = Gradient(own, True)
+                self._taken(reduced, own)
                 self._grow(own, kernel.label)
                 reduced.holders = 1
                 self._drop(grad)
@@ -218,7 +244,7 @@ class Replay:
         for tensor, grad in ready:
             self._accumulate(tensor, grad, kernel)
 
-    def _accumulate(self, tensor: Tensor, grad: _Gradient, kernel: Kernel) -> None:
+    def _accumulate(self, tensor: Tensor, grad: Gradient, kernel: Kernel) -> None:
         """Add a gradient to what the tensor has got so far."""
         leaf = tensor.leaf
         before = self.leaves.get(leaf) if leaf else self.grads.get(tensor)
@@ -227,8 +253,9 @@ class Replay:
                 self._drop(grad)
                 grad = before
             else:
-                total = _Gradient(before.size, True)
+                total = Gradient(before.size, True)
                 total.holders = 1
+                self._taken(total, total.size)
                 self._grow(total.size, kernel.label)
                 self._drop(before)
                 self._drop(grad)
@@ -241,6 +268,10 @@ class Replay:
             self.leaves[leaf] = grad
             return
         self.leaves.pop(leaf, None)
+        self._finish(leaf, grad)
+
+    def _finish(self, leaf: str, grad: Gradient) -> None:
+        """A parameter has its gradient."""
         if self.keep_gradients:
             self.finished[leaf] = grad.size
             self.done += grad.size

@@ -150,7 +150,7 @@ def tensors(parameters: Parameters) -> list[Share]:
     return found
 
 
-def _cut(tensor: Share, layout: Layout) -> Trained:
+def cut(tensor: Share, layout: Layout) -> Trained:
     """A rank's part of a tensor that ZeRO divides."""
     ranks, whole = layout.sharers(experts=tensor.experts), tensor.trained
     if ranks == 1:
@@ -195,7 +195,7 @@ class Holding:
             item = ITEMS[layout.shard_dtype]
             found = [t if t.item == NF4 else t._replace(item=item, trained=t.trained._replace(item=item)) for t in found]
         learning = [tensor for tensor in found if tensor.learns]
-        divided = [_cut(tensor, layout) for tensor in learning]
+        divided = [cut(tensor, layout) for tensor in learning]
         alone = all(layout.sharers(experts=tensor.experts) == 1 for tensor in learning)
         flat = divided if alone or layout.level == 3 else _flat(learning, layout)
         whole = [tensor.trained for tensor in learning]
@@ -206,7 +206,7 @@ class Holding:
         stepped = flat if layout.level else whole
         optimizer = int(states(stepped, recipe).states.value) if stepped else 0
         gradients = gradient(flat if layout.level >= 2 else whole)
-        size = sum(_bytes(tensor, _cut(tensor, layout) if layout.level == 3 else tensor.trained) for tensor in found)
+        size = sum(_bytes(tensor, cut(tensor, layout) if layout.level == 3 else tensor.trained) for tensor in found)
         own = sum(int(t.count) * ranks for t, ranks in zip(divided, _ranks(learning, layout), strict=True))
         if not alone and layout.level in (1, 2):
             own = sum(int(t.count) * layout.sharers(experts=t.name == "experts") for t in flat)

@@ -48,10 +48,10 @@ class Operand(NamedTuple):
 
 
 class Kernel(NamedTuple):
-    """One kernel. ``scratch`` is bytes that stand only while it runs, forward and backward.
+    """One kernel. ``scratch`` is bytes that stand only while it runs, forward and backward, in so many ``pieces``.
 
-    ``in_place`` says whether its gradients may be summed into: the weight's gradient of a product is a transposed view and
-    may not.
+    ``transposed``: its gradients may not be summed into, as the weight's gradient of a product is a transposed view. ``heavy``:
+    not worth computing twice, or not to be computed twice alike (products, attention, dropout).
     """
 
     label: str
@@ -61,14 +61,18 @@ class Kernel(NamedTuple):
     needs_grad: bool
     scratch: tuple[int, int] = (0, 0)
     transposed: bool = False
+    heavy: bool = False
+    pieces: tuple[int, int] = (1, 1)
 
 
 class Segment(NamedTuple):
-    """Kernels ``start`` to ``stop`` that keep their inputs alone and run again in the backward pass."""
+    """Kernels ``start`` to ``stop`` that run again in the backward pass: what they read is ``captured``, and of what they made
+    ``saved`` is there already, which goes when they have run unless it is kept."""
 
     start: int
     stop: int
     captured: tuple[Storage, ...]
+    saved: tuple[Storage, ...] = ()
 
 
 class Tape:
@@ -77,6 +81,8 @@ class Tape:
     def __init__(self) -> None:
         self.kernels: list[Kernel] = []
         self.segments: list[Segment] = []
+        # Kernels of each layer: its stack, its number, where they start and stop.
+        self.spans: list[tuple[str, int, int, int]] = []
         # Alive to the end of the forward pass whether kept or not: outputs, autocast's copies of weights.
         self.to_the_end: set[Storage] = set()
         # Alive until the next step, because the caller has them: the loss.
@@ -93,7 +99,8 @@ class Tape:
 
     def run(
         self, label: str, operands: Sequence[Operand], outputs: Sequence[Tensor], *,
-        also: Sequence[Tensor] = (), scratch: tuple[int, int] = (0, 0), transposed: bool = False,
+        also: Sequence[Tensor] = (), scratch: tuple[int, int] = (0, 0), transposed: bool = False, heavy: bool = False,
+        pieces: tuple[int, int] = (1, 1),
     ) -> None:  # fmt: skip
         """Record a kernel. ``also`` are tensors that it makes beside its outputs, for its own backward (masks, statistics)."""
         needs = any(operand.tensor.needs_grad for operand in operands)
@@ -107,14 +114,23 @@ class Tape:
         for tensor in (*outputs, *also):
             self.made_at.setdefault(tensor.storage, len(self.kernels))
         made = tuple(outputs) if not also else (*outputs, *also)
-        self.kernels.append(Kernel(label, tuple(operands), made, tuple(kept.values()), needs, scratch, transposed))
+        self.kernels.append(Kernel(label, tuple(operands), made, tuple(kept.values()), needs, scratch, transposed, heavy, pieces))
 
-    def checkpoint(self, start: int, also: Sequence[Tensor] = ()) -> None:
-        """Recompute everything from ``start`` to here in the backward pass; what it reads from before it is kept."""
+    def checkpoint(self, start: int, also: Sequence[Tensor] = (), saved: Sequence[Storage] = ()) -> None:
+        """Recompute from ``start`` to here in the backward pass, but for ``saved``; what it reads from before it is kept."""
         captured = dict.fromkeys(t.storage for t in also)
         for kernel in self.kernels[start:]:
             for operand in kernel.operands:
                 storage = operand.tensor.storage
                 if not storage.held and self.made_at[storage] < start:
                     captured[storage] = None
-        self.segments.append(Segment(start, len(self.kernels), tuple(captured)))
+        self.segments.append(Segment(start, len(self.kernels), tuple(captured), tuple(saved)))
+
+    def wanted(self, start: int, saved: Sequence[Storage]) -> list[Storage]:
+        """Of what is ``saved`` since ``start`` that which something kept is, or is computed from without the rest of it."""
+        wanted = {tensor.storage for kernel in self.kernels[start:] for tensor in kernel.keeps}
+        there = set(saved)
+        for kernel in reversed(self.kernels[start:]):
+            if any(tensor.storage in wanted and tensor.storage not in there for tensor in kernel.outputs):
+                wanted.update(operand.tensor.storage for operand in kernel.operands)
+        return [storage for storage in saved if storage in wanted]

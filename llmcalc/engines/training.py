@@ -57,12 +57,12 @@ class Training(NamedTuple):
 
 
 class Step:
-    """A step ready to be counted or explained. Sizes carry their formulas where the blueprint's do.
+    """A step ready to be counted or explained. Sizes carry their formulas where the blueprint's do. Not ``whole``: of a stage.
 
     Raises UsageError for a recipe that contradicts itself, NoAnswer for a model that cannot be trained so.
     """
 
-    def __init__(self, blueprint: Blueprint, recipe: Recipe, *, seq: Any, batch: Any) -> None:
+    def __init__(self, blueprint: Blueprint, recipe: Recipe, *, seq: Any, batch: Any, whole: bool = True) -> None:
         recipe.check()
         self.blueprint, self.recipe, self.seq, self.batch = blueprint, recipe, seq, batch
         self.parameters = Parameters(blueprint, recipe)
@@ -71,7 +71,7 @@ class Step:
             raise NoAnswer(f"{blueprint.name}: --method {recipe.method} finds nothing to train")
         self.optimizer: States = states(self.trained, recipe)
         forward = Forward(blueprint, recipe, self.parameters, seq=seq, batch=batch)
-        self.tape = forward.run()
+        self.tape = forward.run(whole=whole)
         self.resident = recipe.gradients_stand
         self.replay = self._replay()
         # What the caller keeps: the loss goes before the optimizer's step unless it stands among the outputs.

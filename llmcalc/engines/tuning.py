@@ -53,7 +53,7 @@ class Tuning:
         x = eager.cast(x, HALF, "compute copy")
         out = eager.make(elements, HALF, name)
         unpacked = HALF * int(weight.elements)
-        eager.tape.run(name, [Operand(x, grad=x.size)], [out], scratch=(unpacked, unpacked))
+        eager.tape.run(name, [Operand(x, grad=x.size)], [out], scratch=(unpacked, unpacked), heavy=True)
         return eager.cast(out, item, name)
 
     def _lora(self, x: Tensor, result: Tensor, tensors: list[Tensor], beside: list[Any], *, quantised: bool) -> Tensor:
