@@ -32,6 +32,7 @@ def train(
     recompute: t.Recompute = "none",
     accumulate: t.Accumulate = None,
     loss: t.Loss = "plain",
+    compile_: t.Compile = False,
     no_dropout: t.NoDropout = False,
     foreach: t.Foreach = False,
     state_embeddings: t.StateEmbeddings = None,
@@ -111,6 +112,7 @@ def train(
     recipe = Recipe(
         DEFAULT_SEQ, micro_batch, precision, optimizer, foreach, state_embeddings or "", method, rank, _targets(targets, method),
         ITEMS[adapter_dtype], lora_dropout, kbit_prepare, kernel, recompute, accumulate or pp, keep_logits, not no_dropout, loss,
+        compile_,
     )  # fmt: skip
     if solve != "method":
         recipe.check()
@@ -148,7 +150,7 @@ def train(
             "model": m.name, "family": m.spec.family, "estimate": m.blueprint.estimate, "seq": own.seq,
             "micro_batch": own.micro_batch, "method": own.method, "rank": own.rank if own.method in RANKED else None,
             **_figures(found.answer, spread.fullest.training), **a.figures(aligned),
-            **train_parallel.figures(ask.aligning.policy, aligned.recipe, spread),
+            **train_parallel.figures(ask.aligning.policy, aligned.recipe, spread, named=named and goal.name == "sft"),
             "gpu": None if card is None else card.name, "available_bytes": None if card is None else card.usable_bytes,
             "required_bytes": required, "fits": fits, **train_time.figures(time),
             "solved": found.value, "solve_limit": found.limit, "methods": ways,
@@ -159,6 +161,9 @@ def train(
             notes += o.beyond(m.name, aligned.recipe.seq, m.blueprint) + a.notes(m.name, aligned, spread.layout.gpus)
             if blueprint is not m.blueprint:
                 notes.append(f"{m.name}: with the head of masked language modelling, and no pooler")
+        held = results[-1]["reserved_bytes"]
+        if named and fits and card is not None and held is not None and held > card.usable_bytes:
+            notes.append(f"{m.name}: {train_parallel.FULL}")
         if plot is not None:
             train_plot.step(plot, blueprint, own, results[-1], unit)
             notes.append(f"{m.name}: drawn in {plot}")
@@ -185,7 +190,7 @@ def train(
         "models": models or [], "family": family, "seq": asked or DEFAULT_SEQ, "micro_batch": micro_batch, "precision": precision,
         "optimizer": optimizer, "method": method, "rank": rank, "targets": list(recipe.targets), "adapter_dtype": adapter_dtype,
         "lora_dropout": lora_dropout, "kbit_prepare": kbit_prepare, "attention": kernel, "recompute": recompute,
-        "accumulate": recipe.accumulate, "loss": loss, "dropout": not no_dropout, "foreach": foreach,
+        "accumulate": recipe.accumulate, "loss": loss, "compile": compile_, "dropout": not no_dropout, "foreach": foreach,
         "state_embeddings": state_embeddings, "keep_logits": keep_logits, **a.inputs(goal),
         "gpu": gpu, "gpus": layout.gpus, "tp": tp, "pp": pp,
         "cp": cp, "ep": ep, "dp": layout.dp, "zero": layout.zero, "shard": shard, "offload": offload, "reduce_dtype": reduce_dtype,

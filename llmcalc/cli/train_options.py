@@ -52,8 +52,12 @@ Attention = Annotated[
     typer.Option("--attention", help="Kernel. flash, or efficient with fp32, which flash has not.", show_default=False),
 ]
 Recompute = Annotated[
-    Literal["none", "selective", "full"],
-    typer.Option("--recompute", help="Recomputed in backward: nothing, attention's scores, or whole layers from their input."),
+    Literal["none", "selective", "op", "full"],
+    typer.Option(
+        "--recompute",
+        help="Recomputed in backward: nothing; attention's scores; op, all but attention and every second product (torchtitan's "
+        "selective checkpointing); whole layers from their input.",
+    ),
 ]
 Seq = Annotated[
     str | None,
@@ -79,9 +83,14 @@ Accumulate = Annotated[
     ),
 ]
 Loss = Annotated[
-    Literal["plain", "fused", "chunked"],
-    typer.Option("--loss", help="plain: whole logits in fp32, as transformers does; fused with the head (Liger), or in chunks."),
+    Literal["plain", "copied", "compiled", "chunked", "fused"],
+    typer.Option(
+        "--loss",
+        help="plain: whole logits in fp32, as transformers does; copied: and a copy of them (transformers up to 4.45); compiled in "
+        "one kernel; in chunks; fused with the head (Liger).",
+    ),
 ]
+Compile = Annotated[bool, typer.Option("--compile", help="Layers go through torch.compile.")]
 GpuName = Annotated[
     str | None, typer.Option("--gpu", metavar="NAME", help="Does it fit on this GPU (llmcalc gpus).", show_default=False)
 ]

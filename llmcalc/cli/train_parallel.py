@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from llmcalc.report.document import Table
 
 
+FULL = (
+    "torch's allocator would reserve more than the GPU has: it gives back what is free and asks anew, which takes time, and may "
+    "find no whole block (PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True helps)"
+)
+
+
 def layout_of(layout: Layout, gpus: int | None, dp: int | None) -> Layout:
     """The layout with its data parallelism: as typed, or what the other degrees leave of all GPUs. Raises UsageError."""
     one = layout.tp * layout.pp * layout.cp
@@ -27,15 +33,21 @@ def layout_of(layout: Layout, gpus: int | None, dp: int | None) -> Layout:
     return layout._replace(dp=gpus // one)
 
 
-def figures(blueprint: Blueprint, recipe: Recipe, found: Parallel) -> dict[str, Any]:
-    """The keys of a result that say where what stands, and what goes over the links."""
+def figures(blueprint: Blueprint, recipe: Recipe, found: Parallel, *, named: bool = True) -> dict[str, Any]:
+    """The keys of a result that say where what stands, and what goes over the links. On one GPU the allocator is followed only
+    where a model was named: it takes a while."""
+    from llmcalc.engines.reserved import reserved
     from llmcalc.engines.traffic import traffic
 
     fullest = found.fullest
+    held = fullest.reserved
+    if found.layout.gpus == 1 and named and recipe.precision != "megatron":
+        held = reserved(blueprint, recipe, found.layout).reserved
     sent = traffic(blueprint, recipe, found.layout, fullest.stage) if found.layout.gpus > 1 else []
     return {
         "gpus": found.layout.gpus, "layout": found.layout._asdict(), "stages": [_stage(stage) for stage in found.stages],
-        "fullest_stage": fullest.stage, "imbalance": found.imbalance, "host_bytes": fullest.held.host,
+        "fullest_stage": fullest.stage, "imbalance": found.imbalance, "reserved_bytes": held,
+        "host_bytes": fullest.held.host,
         "traffic": [{**row._asdict(), "sent": row.sent} for row in sent],
     }  # fmt: skip
 
@@ -50,9 +62,10 @@ def _stage(stage: Stage) -> dict[str, Any]:
     return {
         "stage": stage.stage, "ranks": stage.ranks, "layers": stage.layers, "in_flight": list(stage.in_flight),
         "elements": held.elements, "parameter_bytes": held.parameters, "gradient_bytes": held.gradients,
-        "optimizer_bytes": held.optimizer, "buffer_bytes": held.buffers, "gathered_bytes": held.gathered, "host_bytes": held.host,
+        "optimizer_bytes": held.optimizer, "buffer_bytes": held.buffers, "gathered_bytes": stage.training.parts["gathered"],
+        "host_bytes": held.host,
         "padding": held.padding, "input_bytes": stage.input_bytes, "placeholder_bytes": stage.placeholders,
-        "activation_bytes": kept.kept,
+        "activation_bytes": kept.kept, "reserved_bytes": stage.reserved,
         "activation_parts": {"layers": kept.layers, "embedding": kept.embedding, "head": kept.head}, "passing_bytes": kept.passing,
         "peak_bytes": stage.peak_bytes,
     }  # fmt: skip

@@ -37,13 +37,15 @@ def one(result: dict[str, Any], recipe: Recipe, unit: str, solve: str | None = N
         if size or name != "gathered"
     ]
     phases = [(phase["phase"], phase["bytes"], phase["why"]) for phase in result["phases"]]
-    at = result["peak_kernel"] if phases else f"in {result['peak_kernel']}"
+    at = result["peak_kernel"] if phases or not result["peak_kernel"] else f"in {result['peak_kernel']}"
     rows.append((f"peak, {result['peak_phase']}", show_bytes(peak, unit), "", at))
     strong = {len(rows) - 1}
     for phase, size, why in phases or [(name, result[f"{name}_peak_bytes"], "") for name in ("forward", "backward", "step")]:
         if phase != result["peak_phase"]:
             rows.append((f"{phase} peak", show_bytes(size, unit), o.share(size, peak), why))
     rows.append(("activations kept for backward", show_bytes(result["activation_bytes"], unit), "", ""))
+    if result["reserved_bytes"]:
+        rows.append(("reserved by torch's allocator", show_bytes(result["reserved_bytes"], unit), "", "after a few steps"))
     if result["host_bytes"]:
         rows.append(("in host memory, per GPU", show_bytes(result["host_bytes"], unit), "", ""))
     of_all = ("", "") if phases else (o.share(result["trainable"], result["total"]), "of all parameters")

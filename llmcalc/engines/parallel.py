@@ -8,8 +8,10 @@ schedule's.
 from collections import Counter
 
 from llmcalc.blueprint.parts import Blueprint, Op, without_formulas
+from llmcalc.engines import reserved
 from llmcalc.engines.kept import HALF, Kept
 from llmcalc.engines.layout import Chunk, Layout, chunks, in_flight, outside, runs
+from llmcalc.engines.parameters import Parameters
 from llmcalc.engines.recipe import Recipe
 from llmcalc.engines.replay import Moment, Replay
 from llmcalc.engines.shards import Held, Holding, on_rank
@@ -41,6 +43,7 @@ class Planner:
         self.holdings: dict[tuple[object, ...], Holding] = {}
         self.shares: dict[tuple[Recipe, tuple[object, ...]], list[tuple[Rank, Held]]] = {}
         self.passes: dict[tuple[Recipe, tuple[object, ...]], list[Pass]] = {}
+        self.models: dict[Recipe, Parameters] = {}
         self.flights: dict[tuple[object, ...], list[tuple[int, ...]]] = {}
         self.recipes: dict[Recipe, tuple[Recipe, Recipe]] = {}
         self.layers: dict[tuple[str, range], list[tuple[tuple[Op, ...], int]]] = {}
@@ -50,11 +53,20 @@ class Planner:
         """Every stage's rank. Raises UsageError and NoAnswer as ``training.Step`` does, and for what does not divide."""
         recipe.check()
         layout.check_words(recipe)
+        if layout.pp == 1 and layout.schedule != "1f1b":
+            layout = layout._replace(schedule="1f1b", chunks=1)  # one stage has no schedule
         degrees = layout.tp, layout.pp, layout.ep, layout.chunks
         if degrees not in self.divided:
             layout.check_divides(self.blueprint)
             self.divided.add(degrees)
         eager = layout.tp == layout.pp == layout.ep == 1 and (recipe.precision != "megatron" or layout.gpus == 1)
+        divided = not eager or layout.sharers(experts=False) > 1
+        if divided and recipe.precision != "megatron" and layout.zero in ("0", "fsdp") and layout.ep == 1:
+            try:
+                return self._walked(recipe, layout)
+            except NoAnswer:
+                if recipe.compile or recipe.recompute == "op":
+                    raise
         if not eager and recipe.method != "full":
             name = self.blueprint.name
             raise NoAnswer(f"{name}: what {recipe.method} keeps of divided layers is not known; --tp, --pp and --ep 1")
@@ -75,6 +87,34 @@ class Planner:
             kept = passes[index].standing(flying)
             stages.append(Stage(index, ranks, rank.layers, flying, held, kept, empty, inputs, self.total))
         return Parallel(layout, tuple(stages))
+
+    def _walked(self, recipe: Recipe, layout: Layout) -> Parallel:
+        """Every stage's step as torch runs it, with what FSDP gathers and what a rank's narrow layers keep."""
+        found, stages = reserved.stages(self.blueprint, recipe, layout), []
+        inputs = 2 * INT64 * recipe.micro_batch * (recipe.seq // layout.cp) * layout.micro_batches
+        trained = sum(int(tensor.count) for tensor in self.whole(recipe).trained())
+        added = sum(int(extra.elements) for extra in self.whole(recipe).added)
+        for index, ((rank, held), one) in enumerate(zip(self._shares(recipe, layout), found, strict=True)):
+            flying = self._flights(layout)[index]
+            kept = sum(many * size for many, size in zip(flying, one.kept, strict=True))
+            figures = Training(
+                held.parameters, held.buffers, inputs, held.gradients, held.optimizer, kept, one.peaks, one.parts, "", trained,
+                self.total + added,
+            )  # fmt: skip
+            passing = one.parts["temporaries"]
+            ranks = layout.gpus // layout.pp
+            stages.append(
+                Stage(index, ranks, rank.layers, flying, held, Activations(kept, 0, 0, passing), 0, inputs, self.total, figures,
+                      one.reserved)
+            )  # fmt: skip
+        return Parallel(layout, tuple(stages))
+
+    def whole(self, recipe: Recipe) -> Parameters:
+        """The parameters of the whole model."""
+        states = self._recipes(recipe)[0]
+        if states not in self.models:
+            self.models[states] = Parameters(self.blueprint, recipe)
+        return self.models[states]
 
     def _shares(self, recipe: Recipe, layout: Layout) -> list[tuple[Rank, Held]]:
         """What the ranks of each stage hold: not a question of the tokens, nor of the schedule."""

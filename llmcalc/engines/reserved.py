@@ -10,13 +10,13 @@ from typing import NamedTuple
 
 from llmcalc.blueprint.parts import Blueprint, without_formulas
 from llmcalc.engines import local
-from llmcalc.engines.caching import Allocator
 from llmcalc.engines.layout import Layout, chunks, in_flight
 from llmcalc.engines.optimizers import states
 from llmcalc.engines.recipe import ITEMS, Recipe
 from llmcalc.engines.replay import Gradient, Replay
 from llmcalc.engines.shards import NF4, Share, cut, tensors
 from llmcalc.engines.training import Step
+from llmcalc.engines.watched import Watched
 from llmcalc.errors import NoAnswer
 
 STEPS = 3
@@ -37,10 +37,14 @@ class Unit:
 
 
 class Reserved(NamedTuple):
-    """Bytes at the end of the steps: the most in use, and what was reserved, of the stage that reserves most."""
+    """Of a stage: the most in use, in all and in each phase, what that is made of, and what is reserved after some steps. ``kept``
+    are the activations of one micro-batch, of each chunk of layers."""
 
     allocated: int
     reserved: int
+    peaks: dict[str, int]
+    parts: dict[str, int]
+    kept: tuple[int, ...]
 
 
 def _units(shares: list[Share], recipe: Recipe, layout: Layout) -> dict[str, Unit]:
@@ -62,7 +66,7 @@ class _Rank:
     """What FSDP does on a rank, from pass to pass. ``flat``: FSDP1, which gathers a layer as one parameter and in place; FSDP2
     gathers into a buffer and copies out of it."""
 
-    def __init__(self, units: dict[str, Unit], recipe: Recipe, layout: Layout, allocator: Allocator, *, flat: bool) -> None:
+    def __init__(self, units: dict[str, Unit], recipe: Recipe, layout: Layout, allocator: Watched, *, flat: bool) -> None:
         self.units, self.layout, self.allocator, self.flat = units, layout, allocator, flat
         self.divided = layout.level == 3 and layout.sharers(experts=False) > 1
         self.item = 4 if recipe.precision == "fp32" else 2
@@ -147,6 +151,7 @@ class _Rank:
     def step(self, *, foreach: bool) -> None:
         """The optimizer's step, and what stood until then goes."""
         allocator = self.allocator
+        allocator.phase = "step"
         for name, unit in self.units.items() if not self.layout.offload else ():
             if ("states", name) not in allocator.blocks:
                 for size in unit.moments:
@@ -187,6 +192,7 @@ class _Pass(Replay):
 
     def _before(self, index: int) -> None:
         rank, forward = self.rank, self.phase == "forward"
+        rank.allocator.phase = self.phase
         if not rank.divided:
             return
         if forward and index == 0:
@@ -217,6 +223,7 @@ class _Pass(Replay):
             super()._finish(leaf, grad)
             if self.keep_gradients:
                 self.rank.made.add(grad)
+                self.rank.allocator.finish(grad)
         elif self.piped:
             self.rank.keep(("accumulated", leaf), grad.size // self.rank.item * self.rank.summed_item)
             self._drop(grad)
@@ -232,7 +239,12 @@ class _Pass(Replay):
 
 
 def reserved(blueprint: Blueprint, recipe: Recipe, layout: Layout, *, flat: bool = False, limit: int = 0) -> Reserved:
-    """The stage of a layout that reserves most. ``flat``: FSDP1. ``limit``: what a GPU has for torch, 0 for no end.
+    """The stage of a layout that reserves most; the rest as ``stages``."""
+    return max(stages(blueprint, recipe, layout, flat=flat, limit=limit), key=lambda one: one.reserved)
+
+
+def stages(blueprint: Blueprint, recipe: Recipe, layout: Layout, *, flat: bool = False, limit: int = 0) -> list[Reserved]:
+    """A rank of each stage. ``flat``: FSDP1. ``limit``: what a GPU has for torch, 0 for no end.
 
     Raises as ``training.Step`` and ``local.rank`` do, and NoAnswer for Megatron and DeepSpeed, whose buffers are their own.
     """
@@ -243,8 +255,7 @@ def reserved(blueprint: Blueprint, recipe: Recipe, layout: Layout, *, flat: bool
     if layout.pp == 1:
         layout = layout._replace(schedule="1f1b", chunks=1)  # one stage has no schedule
     blueprint = without_formulas(blueprint)
-    found = [_stage(blueprint, recipe, layout, stage, Allocator(limit), flat=flat) for stage in range(layout.pp)]
-    return max(found, key=lambda one: one.reserved)
+    return [_stage(blueprint, recipe, layout, stage, Watched(limit), flat=flat) for stage in range(layout.pp)]
 
 
 def _waiting(flying: tuple[int, ...], at: int, turn: int, layout: Layout) -> list[int]:
@@ -265,7 +276,7 @@ def _links(step: Step) -> list[int]:
     return [int(storage.size) for storage in first + sent]
 
 
-def _stage(blueprint: Blueprint, recipe: Recipe, layout: Layout, stage: int, allocator: Allocator, *, flat: bool) -> Reserved:
+def _stage(blueprint: Blueprint, recipe: Recipe, layout: Layout, stage: int, allocator: Watched, *, flat: bool) -> Reserved:
     # torch's pipelines keep the outputs of the last stage, of all micro-batches, and join them at the end.
     recipe = recipe._replace(seq=recipe.seq // layout.cp, keep_logits=recipe.keep_logits or layout.pp > 1)
     held = [blueprint]
@@ -293,6 +304,7 @@ def _stage(blueprint: Blueprint, recipe: Recipe, layout: Layout, stage: int, all
     again = min(layout.micro_batches, 2)
     outputs = [int(s.size) for s in steps[-1].tape.to_stay] if layout.pp > 1 and stage == layout.pp - 1 else []
     for _ in range(STEPS):
+        allocator.phase = "forward"
         for _ in range(2 * layout.micro_batches):
             allocator.take("inputs", INT64 * recipe.micro_batch * recipe.seq)
         allocator.give("joined")
@@ -313,4 +325,5 @@ def _stage(blueprint: Blueprint, recipe: Recipe, layout: Layout, stage: int, all
             allocator.take("joined", size * layout.micro_batches)
         allocator.give("outputs")
         rank.step(foreach=recipe.foreach)
-    return Reserved(allocator.peak, allocator.most)
+    kept = tuple(step.replay.saved_bytes for step in steps)
+    return Reserved(allocator.peak, allocator.most, allocator.peaks, allocator.parts, kept)

@@ -31,7 +31,8 @@ class Stage(NamedTuple):
 
     ``in_flight`` are the micro-batches whose activations stand at once, by chunk of layers. ``placeholders``: where weight
     gradients are added to fp32 ones in the product's own kernel, TransformerEngine gives autograd an empty tensor in their stead,
-    and keeps one of each shape. ``eager`` are the figures where the step was followed kernel by kernel.
+    and keeps one of each shape. ``eager`` are the figures where the step was followed kernel by kernel, ``reserved`` what torch's
+    allocator then holds, where it was followed too.
     """
 
     stage: int
@@ -44,6 +45,7 @@ class Stage(NamedTuple):
     input_bytes: int
     total: int
     eager: Training | None = None
+    reserved: int | None = None
 
     @property
     def peak_bytes(self) -> int:

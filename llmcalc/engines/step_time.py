@@ -27,6 +27,7 @@ from llmcalc.engines.step_work import FUSED_LOGIT_PASSES, LOGIT_PASSES, SCORE_BA
 from llmcalc.errors import NoAnswer
 
 FLASH_BACKWARD = 2.5  # five products for two (Dao 2023, arXiv:2307.08691, section 4.1)
+REPEATED = {"full": 1.0, "op": 0.5}
 # Bytes that AdamW reads and writes for an element: gradient, states, master copy, weight.
 STEP_BYTES = {"megatron": 30, "bf16": 14, "amp": 28, "fp32": 28}
 
@@ -150,7 +151,8 @@ class Clock:
         )  # fmt: skip
         sequences = m * recipe.micro_batch * layout.dp
         forward, attended = work.forward_flops(causal=causal), work.attention_flops(causal=causal)
-        repeated = {"none": 0, "selective": 3 * attended, "full": forward - work.head_flops}
+        layers = forward - work.head_flops
+        repeated = {"none": 0, "selective": 3 * attended, "op": (layers - attended) // 2, "full": layers}
         # Of frozen weights no gradient is taken, so backward is a forward's worth of products, and twice attention's.
         model = 3 * forward if recipe.method == "full" else 2 * forward + attended
         low, high = self.efficiency.experts_spread if self.routed else self.efficiency.spread
@@ -189,11 +191,13 @@ class Clock:
         share, frozen = recipe.micro_batch / layout.cp, recipe.method != "full"
         beside, vocab = t if layout.sequence_parallel else 1, t if layout.vocab_parallel else 1
         again, eager = recipe.recompute == "full" and kind.layers > 0, recipe.attention == "eager"
+        # Every second product runs again, and all that is no product.
+        share_again = REPEATED.get(recipe.recompute, 0.0) if kind.layers > 0 else 0.0
         passes = 2 if frozen else 3
         # A micro-batch reads weights for each product and adds to gradients.
         item = item_of(recipe)
         gradient = 0 if frozen else 2 * (FP32 if recipe.precision == "megatron" else item)
-        moved = (item * (3 if again else 2) + gradient) / (machine.bandwidth * e.bandwidth)
+        moved = (item * (2 + share_again) + gradient) / (machine.bandwidth * e.bandwidth)
         rate, rate16 = machine.flops * e.products, machine.flops16 * e.products16
         once = products = 0.0
         for flops, reached, parameters in (
@@ -205,7 +209,7 @@ class Clock:
             if not flops:
                 continue  # look-ups read a row, gains of norms are few
             forward = flops * share / reached
-            recomputed = forward if again else 0.0
+            recomputed = forward * share_again
             once += recomputed
             products += max(passes * forward + recomputed, parameters * moved) - recomputed
         # Eager kernels compute the square, of which the causal mask then throws half away.
@@ -221,6 +225,8 @@ class Clock:
         repeated = attended + scanned + scores + between + once if again else 0.0
         if recipe.recompute == "selective":
             repeated = attended + scores
+        elif recipe.recompute == "op" and share_again:
+            repeated = between + once
         busy = products + attention + memory + repeated
         # What hides one message cannot hide another. The next keys and values come while attention is at the ones before.
         links, window = self.links, busy
