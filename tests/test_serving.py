@@ -43,6 +43,13 @@ def test_logs_of_runtimes(what: str) -> None:
     assert worst <= most_worst
 
 
+def test_caches_of_llamacpp_are_off_by_no_more_than_the_logs_round() -> None:
+    """Half a percent, or half of the last digit that is printed."""
+    caches = [figure for figure in LOGGED if figure.what == "cache"]
+    assert caches
+    assert [f.row for f in caches if abs(f.ours - f.logged) > max(0.005 * f.logged, 0.005)] == []
+
+
 def test_stated_errors_are_those_measured() -> None:
     """What a runtime's file says of its errors is what the logs say, to a tenth of a percent."""
     measured = summary(LOGGED)
@@ -361,3 +368,23 @@ def test_a_split_that_no_gpu_count_has() -> None:
         serving.plan(case(b, "vllm", 80 * GiB, Split(tp=5)))
     with pytest.raises(LlmcalcError, match="name a divisor"):
         serving.plan(case(b, "sglang", 80 * GiB, Split(tp=2, ep=4)))
+
+
+@pytest.mark.parametrize("runtime", [[], *(["--runtime", name] for name in RUNTIMES)])
+def test_a_model_without_a_trained_context_is_bounded_by_memory_alone(run: Any, runtime: list[str]) -> None:
+    """States do not grow; what else grows with the context bounds it, or nothing does."""
+    asked = ["fit", "mamba-370m", "--gpu", "t4", "--batch", "100", *runtime]
+    most = run(*asked, "--json").json["results"][0]["max_context"]
+    if most is None:
+        assert run(*asked, "--ctx", "1000000000", "--json").code == 0
+    else:
+        assert run(*asked, "--ctx", str(most), "--json").code == 0
+        assert run(*asked, "--ctx", str(most + 1), "--json").code == 1
+
+
+def test_fewest_gpus_are_no_more_than_those_that_are_enough(run: Any) -> None:
+    """Replicas that were asked for serve a batch on fewer GPUs than one divided over all."""
+    asked = "fit kimi-k2 --quant gptq-g32 --gpu m2-ultra --runtime sglang --utilization 0.95 --ctx 128k --batch 7"
+    found = run(*asked.split(), "--dp", "4", "--json").json["results"][0]
+    assert found["fits"]
+    assert found["min_gpus"] <= found["gpus"] == 4

@@ -5,6 +5,7 @@ The pool is what is free once the weights stand, less the part of what was free 
 each running request a slot of recurrent state, with one to spare.
 """
 
+from collections import Counter
 from typing import Any, NamedTuple
 
 from llmcalc.engines import ranks
@@ -50,7 +51,6 @@ class Stage(NamedTuple):
     weight_bytes: int
     full: int
     windowed: int
-    window: int
     state: int
 
 
@@ -64,19 +64,18 @@ class SglangPlan:
         weights, own, settings = held(case, model), model.dtype, case.settings
         self.stages = []
         for start, stop in ranks.stages(model.depth, split.pp):
-            layers = model.stage_entries(start, stop)
-            mine = [entry for layer in layers for entry in layer]
-            windows = [e for e in mine if e.kind != "state" and e.window is not None]
-            full = [e for e in mine if e.kind != "state" and e.window is None]
+            mine = Counter(entry for layer in model.stage_entries(start, stop) for entry in layer)
+            states = [(e, n) for e, n in mine.items() if e.kind == "state"]
+            windows = [(e, n) for e, n in mine.items() if e.kind != "state" and e.window is not None]
+            full = [(e, n) for e, n in mine.items() if e.kind != "state" and e.window is None]
             if not full:
                 # Without layers that see everything there is one pool, and nothing is given back.
                 full, windows = windows, []
             self.stages.append(Stage(
                 weights.stage(start, stop, tied=model.tied) + model.rope_bytes,
-                sum(kv_rank_bytes(e, settings.kv_dtype, settings.value_dtype, split.tp) for e in full),
-                sum(kv_rank_bytes(e, settings.kv_dtype, settings.value_dtype, split.tp) for e in windows),
-                max((e.window or 0 for e in windows), default=0),
-                sum(state_bytes(e, settings.state_dtype, own, split.tp) for e in mine if e.kind == "state"),
+                sum(n * kv_rank_bytes(e, settings.kv_dtype, settings.value_dtype, split.tp) for e, n in full),
+                sum(n * kv_rank_bytes(e, settings.kv_dtype, settings.value_dtype, split.tp) for e, n in windows),
+                sum(n * state_bytes(e, settings.state_dtype, own, split.tp) for e, n in states),
             ))  # fmt: skip
         given = settings.utilization
         if given is None and rules.utilization_percent is not None:
