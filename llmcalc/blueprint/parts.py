@@ -201,9 +201,7 @@ def without_formulas(blueprint: Blueprint) -> Blueprint:
     """The same blueprint in plain ints: every engine computes the same on it, several times as fast, and explains nothing."""
 
     def bare(record: tuple[Any, ...]) -> list[Any]:
-        return [
-            int(value) if isinstance(value, Dim) else tuple(bare(value)) if type(value) is tuple else value for value in record
-        ]
+        return [int(value) if isinstance(value, Dim) else tuple(bare(value)) if type(value) is tuple else value for value in record]
 
     return blueprint._replace(
         weights=tuple(Weight(*bare(weight)) for weight in blueprint.weights),

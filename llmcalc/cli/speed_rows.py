@@ -91,7 +91,8 @@ def answer(q: Question) -> Answer:
         "model": q.model.name, "family": q.model.spec.family, "estimate": blueprint.estimate, "gpu": q.card.name, "gpus": q.gpus,
         "tp": machine.ranks, "quant": method.name, "dtype": q.dtype or blueprint.dtype, "kv_dtype": q.kv_dtype,
         "runtime": found.runtime, "ctx": q.prompt + q.output, "prompt": q.prompt, "output": q.output, "batch": q.batch,
-        "fits": fits,         "prefill_tokens_per_second": s.prefill, "prefill_tokens_per_second_low": s.prefill * slow,
+        "fits": fits,
+        "prefill_tokens_per_second": s.prefill, "prefill_tokens_per_second_low": s.prefill * slow,
         "prefill_tokens_per_second_high": s.prefill * fast,
         "decode_tokens_per_second": s.decode, "decode_tokens_per_second_low": s.decode * low,
         "decode_tokens_per_second_high": s.decode * high,
@@ -127,10 +128,10 @@ def answer(q: Question) -> Answer:
 
 def _price(card: hardware.Gpu, price: float | None) -> tuple[float | None, str]:
     """Dollars per GPU-hour as given, or the median of the catalogue's quotes, and in words."""
-    from llmcalc.cli.training_run import hourly_prices
-
-    prices, said = hourly_prices(card, price)
-    return prices[0], said
+    _, said = hardware.hourly_prices(card, price)
+    if said and price is None and card.spec.devices > 1:
+        said += f", for its {card.spec.devices} devices"
+    return card.usd_per_hour if price is None else price, said
 
 
 def _memory(q: Question, method: Any) -> Any:

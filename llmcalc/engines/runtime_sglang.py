@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from llmcalc.engines import ranks
 from llmcalc.engines.fit import Load
-from llmcalc.engines.runtimes import Case, check_heads, held, known, kv_rank_bytes, state_bytes
+from llmcalc.engines.runtimes import Case, check_split, held, known, kv_rank_bytes, state_bytes
 from llmcalc.quantity import Dim, ceil_div
 from llmcalc.units import MiB
 
@@ -59,7 +59,7 @@ class SglangPlan:
 
     def __init__(self, case: Case) -> None:
         model, rules, split = known(case), case.runtime.rules, case.split.checked()
-        check_heads(model.blueprint, split.tp)
+        check_split(model.blueprint, split.tp, split.pp)
         self.case, self.replicas = case, split.dp
         weights, own, settings = held(case, model), model.dtype, case.settings
         self.stages = []
@@ -86,7 +86,8 @@ class SglangPlan:
         self.apart = self.free - int(self.free * self.share)
         self.available = case.card.bytes
         if settings.pool_bytes is not None:
-            self.available = max(s.weight_bytes for s in self.stages) + self.apart + self.overhead + settings.pool_bytes
+            asked = max(s.weight_bytes for s in self.stages) + self.apart + self.overhead + settings.pool_bytes
+            self.available = min(asked, case.card.bytes)
 
     def cache_bytes(self, stage: Stage, tokens: int, requests: int) -> int:
         """Pools for so many tokens of so many requests on a rank."""
@@ -127,5 +128,7 @@ class SglangPlan:
             percent = self.case.runtime.rules.window_share_percent if stage.windowed else 0
             per_100 = 100 * stage.full + percent * stage.windowed
             if per_100:
-                found.append(max(0, 100 * (self.pool_bytes(stage) - self.cache_bytes(stage, 0, 1)) // per_100))
+                tokens = max(0, 100 * (self.pool_bytes(stage) - self.cache_bytes(stage, 0, 1)) // per_100)
+                # The pool of windows is rounded up.
+                found.append(max(0, tokens - (self.cache_bytes(stage, tokens, 1) > self.pool_bytes(stage))))
         return min(found, default=None)

@@ -106,12 +106,13 @@ def fewest(case: Case, context: int, batch: int, enough: int | None = None) -> i
     alone = plan(case._replace(split=Split()))
     # Weights divided over GPUs come to no less than on one.
     least = ceil_div(sum(load.weight_bytes for load in alone.loads(context, batch)), alone.available)
-    counts = (*range(1, NODE + 1), *range(2 * NODE, MOST_GPUS + 1, NODE))
+    stacks = case.blueprint.stacks[-1:] if case.runtime.kind in DIVIDING else case.blueprint.stacks
+    counts: tuple[int, ...] = (*range(1, NODE + 1), *range(2 * NODE, MOST_GPUS + 1, NODE))
     for count in (count for count in counts if count >= least):
         if enough is not None and count >= enough:
             return enough
         split = split_over(case.blueprint, case.runtime.kind, count)
-        if split.pp > sum(stack.depth for stack in case.blueprint.stacks):
+        if split.pp > sum(stack.depth for stack in stacks):
             return enough
         made = plan(case._replace(split=split))
         loads = made.loads(context, batch)
