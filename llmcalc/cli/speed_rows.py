@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from llmcalc import hardware, resolve
 from llmcalc.engines import kv
 from llmcalc.engines import speed as engine
+from llmcalc.engines.demand import RESERVE_BYTES
 from llmcalc.engines.roofline import Roofline
 from llmcalc.engines.weights import size as weight_size
 from llmcalc.errors import UsageError
@@ -81,7 +82,7 @@ def answer(q: Question) -> Answer:
                      f"says it), yields {draft.expected:.2f} tokens a step")  # fmt: skip
     s = engine.speed(roof, machine, e, q.prompt, q.output, q.batch, draft)
     price, quoted = _price(q.card, q.price)
-    room, needed = q.card.usable_bytes * q.gpus, _memory(q, method)
+    room, needed = (q.card.usable_bytes - RESERVE_BYTES) * q.gpus, _memory(q, method)
     fits = needed(q.batch) <= room
     (low, high), (slow, fast) = e.decode_range, e.prefill_range
     hourly = None if price is None else price * q.gpus / 3600
@@ -113,7 +114,7 @@ def answer(q: Question) -> Answer:
         "efficiency": {"class": found.name, **used},
     }  # fmt: skip
     if not fits:
-        taken = f"weights and cache are {show_bytes(needed(q.batch))}, {show_bytes(room)} usable"
+        taken = f"weights and cache are {show_bytes(needed(q.batch))}, {show_bytes(room)} usable beside a reserve"
         notes.append(f"{q.model.name} does not fit on {q.gpus} x {q.card.name}: {taken}; the speed is what it would be")
     shown = f"decode {low:g} to {high:g}, prefill {slow:g} to {fast:g}"
     if found.measured:
@@ -122,7 +123,7 @@ def answer(q: Question) -> Answer:
         basis = f"no speed of it on a {q.card.name} was measured, so the range is wide: {shown} of the estimate"
     notes.append(f"estimated: efficiencies of {found.runtime} on {found.name}; {basis}")
     notes += [f"{found.runtime}: {found.note}"] if found.note else []
-    notes += [f"price: {quoted}"] if quoted else []
+    notes += [f"{q.card.name}: {quoted}"] if quoted else []
     return Answer(result, notes, _opened(s, e, found))
 
 
