@@ -52,7 +52,7 @@ def one(result: dict[str, Any], unit: str) -> Table:
     certain = "estimated" if result["estimate"] else result["kinds"]["weight_bytes"]
     # What the model was trained for, or what the memory holds, whichever is less.
     limit = "as trained" if result["max_context"] == result["trained_context"] else "by memory" if result["max_context"] else ""
-    usable = f"{'taken' if result['runtime'].startswith('vllm') else 'usable'} on one {result['gpu']}"
+    usable = f"{'taken' if 'pool_bytes' in result else 'usable'} on one {result['gpu']}"
     rows = [
         (f"weights, {_stored(result)}", show_bytes(result["weight_bytes"], unit), certain),
         (f"cache, {result['ctx']:,} tokens x {result['batch']}", show_bytes(result["kv_bytes"], unit), certain),
