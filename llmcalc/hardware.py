@@ -1,6 +1,7 @@
 """--gpu, --runtime and what they are worth together: the machine side of a question."""
 
 import re
+from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
 from llmcalc.errors import UsageError
@@ -16,12 +17,16 @@ if TYPE_CHECKING:
 
 
 class Gpu(NamedTuple):
-    """A GPU that was asked for: what a process gets of its memory, and where that figure comes from."""
+    """A GPU that was asked for: what a process gets of its memory, where that figure comes from, and what an hour of it costs.
+
+    Of a card with several devices it is one of them.
+    """
 
     name: str
     spec: "GpuSpec"
     usable_bytes: int
     usable_source: str
+    usd_per_hour: float | None = None
 
     @property
     def is_measured(self) -> bool:
@@ -40,7 +45,23 @@ def gpu(text: str) -> Gpu:
         bytes_, source = marketed_bytes(spec), "as marketed, in GiB; what a process gets is not known"
     if spec.devices > 1:
         bytes_, source = bytes_ // spec.devices, f"{source}; one of its {spec.devices} devices"
-    return Gpu(name, spec, bytes_, source)
+    likely = median(quote.usd_per_hour for quote in spec.prices) / spec.devices if spec.prices else None
+    return Gpu(name, spec, bytes_, source, likely)
+
+
+def hourly_prices(card: Gpu | None, price: float | None) -> tuple[tuple[float | None, float | None, float | None], str]:
+    """The price as given, or the median, lowest and highest of the catalogue's quotes for a whole card; and in words."""
+    if price is not None:
+        return (price, price, price), "price as given"
+    quotes = sorted(card.spec.prices, key=lambda quote: quote.usd_per_hour) if card is not None else []
+    if not quotes:
+        return (None, None, None), ""
+    likely, low, high = median(q.usd_per_hour for q in quotes), quotes[0].usd_per_hour, quotes[-1].usd_per_hour
+    said = ", ".join(
+        f"${q.usd_per_hour:g} {q.provider}" + (f" {q.kind}" if q.kind else "") + f" ({q.date or 'undated'})" for q in quotes
+    )
+    middle = f"${likely:g} per GPU-hour, the median of the catalogue's quotes: " if len(quotes) > 1 else "the catalogue's quote: "
+    return (likely, low, high), middle + said
 
 
 def runtime(text: str) -> "Runtime":
@@ -74,9 +95,11 @@ def marketed_bytes(spec: "GpuSpec") -> int:
 
 
 def efficiencies(runtime: str, card: Gpu, quant: str) -> "Found":
-    """What is known of a runtime's speed on a GPU. Raises UnknownName."""
+    """What is known of a runtime's speed on a GPU. Raises UnknownName, UsageError for a GPU of which only the memory is known."""
     from llmcalc.specs import efficiency
 
+    if not card.spec.bandwidth_gb_s:
+        raise UsageError(f"{card.name}: no bandwidth is known, so there is no speed to tell")
     return efficiency.find(runtime, card.name, card.spec, quant)
 
 

@@ -1,6 +1,7 @@
 """What runtimes allocate: logs within bars, properties over invented models, and fit's answers and refusals."""
 
 import math
+import statistics
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -41,6 +42,13 @@ def test_logs_of_runtimes(what: str) -> None:
     assert count >= fewest
     assert middle <= most_middle
     assert worst <= most_worst
+
+
+def test_caches_of_llamacpp_are_off_by_no_more_than_the_logs_round() -> None:
+    """Half a percent, or half of the last digit that is printed."""
+    caches = [figure for figure in LOGGED if figure.what == "cache"]
+    assert caches
+    assert [f.row for f in caches if abs(f.ours - f.logged) > max(0.005 * f.logged, 0.005)] == []
 
 
 def test_stated_errors_are_those_measured() -> None:
@@ -293,6 +301,13 @@ def test_explained(run: Any, model: str, runtime: str) -> None:
         ("llama3-8b --gpu a100-80 --runtime vllm --value-dtype int3", ["--value-dtype", "int3", "q8_0"]),
         ("llama3-8b --gpu a100-80 --solve gpus --gpus 2", ["--gpus"]),
         ("llama3-8b --gpu a100-80 --solve quant --quant nf4", ["--quant"]),
+        ("llama3-8b --gpu a100-80 --runtime vllm --utilization nan", ["--utilization nan"]),
+        ("llama3-8b --gpu a100-80 --runtime vllm --pp 40", ["32 layers", "40"]),
+        ("llama3-8b --gpu a100-80 --runtime vllm --no-flash-attention", ["--flash-attention", "vllm"]),
+        ("llama3-8b --gpu a100-80 --runtime transformers --value-dtype q8_0", ["--value-dtype", "transformers"]),
+        ("llama3-8b --gpu a100-80 --gpu auto", ["--gpu auto", "leave other names out"]),
+        ("llama3-8b --gpu rtx3070 --solve gpu", ["price"]),
+        ("--family mamba --gpu a100-80 --solve gpus --gpus 2", ["--gpus"]),
     ],
 )
 def test_refused(run: Any, command: str, said: list[str]) -> None:
@@ -330,7 +345,10 @@ def test_gpus_of_the_driver(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", fake)
     (result,) = run("fit", "llama3-8b", "--gpu", "auto", "--runtime", "vllm", "--json").json["results"]
     assert (result["gpu"], result["gpus"]) == ("rtx4090", 2)
+    (fast,) = run("speed", "llama3-8b", "--gpu", "auto", "--json").json["results"]
+    assert (fast["gpu"], fast["gpus"]) == ("rtx4090", 2)
     monkeypatch.setattr(fake, "nvmlDeviceGetName", lambda _: "NVIDIA Nothing 9000")
+    assert run("speed", "llama3-8b", "--gpu", "auto").code == 2
     (other,) = run("fit", "llama3-8b", "--gpu", "auto", "--json").json["results"]
     assert (other["gpu"], other["available_bytes"]) == ("NVIDIA Nothing 9000", 24_564 * MiB)
 
@@ -361,3 +379,65 @@ def test_a_split_that_no_gpu_count_has() -> None:
         serving.plan(case(b, "vllm", 80 * GiB, Split(tp=5)))
     with pytest.raises(LlmcalcError, match="name a divisor"):
         serving.plan(case(b, "sglang", 80 * GiB, Split(tp=2, ep=4)))
+
+
+@pytest.mark.parametrize("runtime", [[], *(["--runtime", name] for name in RUNTIMES)])
+def test_a_model_without_a_trained_context_is_bounded_by_memory_alone(run: Any, runtime: list[str]) -> None:
+    """States do not grow; what else grows with the context bounds it, or nothing does."""
+    asked = ["fit", "mamba-370m", "--gpu", "t4", "--batch", "100", *runtime]
+    most = run(*asked, "--json").json["results"][0]["max_context"]
+    if most is None:
+        assert run(*asked, "--ctx", "1000000000", "--json").code == 0
+    else:
+        assert run(*asked, "--ctx", str(most), "--json").code == 0
+        assert run(*asked, "--ctx", str(most + 1), "--json").code == 1
+
+
+def test_fewest_gpus_are_no_more_than_those_that_are_enough(run: Any) -> None:
+    """Replicas that were asked for serve a batch on fewer GPUs than one divided over all."""
+    asked = "fit kimi-k2 --quant gptq-g32 --gpu m2-ultra --runtime sglang --utilization 0.95 --ctx 128k --batch 7"
+    found = run(*asked.split(), "--dp", "4", "--json").json["results"][0]
+    assert found["fits"]
+    assert found["min_gpus"] <= found["gpus"] == 4
+
+
+def test_a_pool_larger_than_the_gpu_does_not_fit(run: Any) -> None:
+    for runtime in ("vllm", "sglang"):
+        outcome = run("fit", "llama3-8b", "--gpu", "t4", "--runtime", runtime, "--kv-memory", "500GiB", "--json")
+        assert outcome.code == 1
+
+
+def test_the_cheapest_gpu_is_no_where_none_fits(run: Any) -> None:
+    """The answer is no, with the row that lacks least; and no model that fits is no as well."""
+    asked = run("fit", "kimi-k2", "--gpu", "l4", "--gpu", "h200", "--gpus", "1", "--solve", "gpu", "--json")
+    (result,) = asked.json["results"]
+    assert asked.code == 1
+    assert (result["gpu"], result["fits"]) == ("h200", False)
+    none = run("fit", "llama3-8b", "--gpu", "t4", "--solve", "model")
+    assert none.code == 1
+    assert none.out.startswith("note: t4: none of the models fits\n")
+
+
+def test_what_an_hour_costs(run: Any) -> None:
+    """A device's share of the card's price, in every answer; the cheapest is said with its quotes."""
+    for name in ("tpu-v3", "l40"):
+        card = hardware.gpu(name)
+        (result,) = run("fit", "llama3-8b", "--gpu", name, "--gpus", "4", "--json").json["results"]
+        assert result["dollars_per_hour"] == 4 * statistics.median(q.usd_per_hour for q in card.spec.prices) / card.spec.devices
+    (fast,) = run("speed", "llama3-8b", "--gpu", "tpu-v3", "--json").json["results"]
+    assert fast["price_dollars_per_gpu_hour"] == hardware.gpu("tpu-v3").usd_per_hour
+    cheapest = run("fit", "llama3-8b", "--solve", "gpu", "--gpu", "l40", "--gpu", "h200").out
+    assert "note: 1 x l40: $" in cheapest
+    assert "quote" in cheapest
+
+
+@pytest.mark.parametrize(
+    ("command", "title"),
+    [
+        ("llama3.1-70b llama3-8b --gpu a100-80 --solve gpus", "as many a100-80 as it takes, context 8k, batch 1"),
+        ("llama3.1-70b llama3-8b --gpu a100-80 --gpu h200 --solve gpus", "as many of each GPU as it takes, context 8k, batch 1"),
+        ("qwen3-8b llama3-8b --gpu a100-80 --solve batch", "1 x a100-80, context 8k, batch up to 63"),
+    ],
+)
+def test_titles_say_what_rows_differ_in(run: Any, command: str, title: str) -> None:
+    assert run("fit", *command.split()).out.splitlines()[0] == f"bf16 on {title}"

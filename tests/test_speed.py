@@ -251,3 +251,13 @@ def test_questions_that_make_no_sense(run: Run, arguments: list[str], message: s
 def test_a_model_without_a_cache_that_is_known_is_refused() -> None:
     with pytest.raises(NoAnswer):
         Roofline(resolve.model("bert-base").blueprint, resolve.unquantised())
+
+
+def test_what_does_not_fit_is_said_as_fit_says_it(run: Any) -> None:
+    """All that the GPUs have is not enough where each keeps a reserve; and a price names its GPU."""
+    command = ["deepseek-v3", "--gpu", "h100-sxm", "--gpus", "8"]
+    outcome = run("speed", *command, "--json")
+    assert not outcome.json["results"][0]["fits"]
+    assert run("fit", *command).code == 1
+    assert any("does not fit on 8 x h100-sxm" in note for note in outcome.json["notes"])
+    assert any(note.startswith("h100-sxm: $") for note in outcome.json["notes"])

@@ -115,10 +115,12 @@ def shapes(draw: Any) -> Shape:
     kv_heads = draw(st.integers(1, 4))
     experts = draw(st.sampled_from((0, 0, 2, 4, 8, 16)))
     layers = draw(st.integers(1, 41))
-    latent = draw(st.none() | st.tuples(*[st.sampled_from((32, 64, 96, 128, 256))] * 4))
+    heads = kv_heads * draw(st.integers(1, 6))
+    # Latent attention of a single head, which nobody has, would have no third axis to tell it by.
+    latent = draw(st.none() | st.tuples(*[st.sampled_from((32, 64, 96, 128, 256))] * 4)) if heads > 1 else None
     return Shape(
         layers=layers, hidden=draw(st.sampled_from((64, 96, 256, 320, 512))), kv_heads=kv_heads,
-        heads=kv_heads * draw(st.integers(1, 6)), head_dim=draw(st.sampled_from((16, 64, 100))),
+        heads=heads, head_dim=draw(st.sampled_from((16, 64, 100))),
         ffn=draw(st.sampled_from((128, 256, 300, 768))), vocab=draw(st.integers(1, 99)), tied=draw(st.booleans()),
         experts=experts, expert_ffn=draw(st.sampled_from((64, 256))), shared=draw(st.integers(0, 2)),
         first_dense=draw(st.integers(0, layers - 1)) if experts else 0, latent=latent,

@@ -200,15 +200,13 @@ class Blueprint(NamedTuple):
 def without_formulas(blueprint: Blueprint) -> Blueprint:
     """The same blueprint in plain ints: every engine computes the same on it, several times as fast, and explains nothing."""
 
-    def bare(value: Any) -> Any:
-        if isinstance(value, Dim):
-            return int(value)
-        return tuple(bare(item) for item in value) if type(value) is tuple else value
+    def bare(record: tuple[Any, ...]) -> list[Any]:
+        return [int(value) if isinstance(value, Dim) else tuple(bare(value)) if type(value) is tuple else value for value in record]
 
     return blueprint._replace(
-        weights=tuple(Weight(*map(bare, weight)) for weight in blueprint.weights),
-        caches=tuple(Cache(*map(bare, cache)) for cache in blueprint.caches),
-        ops=tuple(Op(*map(bare, op)) for op in blueprint.ops),
+        weights=tuple(Weight(*bare(weight)) for weight in blueprint.weights),
+        caches=tuple(Cache(*bare(cache)) for cache in blueprint.caches),
+        ops=tuple(Op(*bare(op)) for op in blueprint.ops),
     )
 
 

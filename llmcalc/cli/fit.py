@@ -68,7 +68,10 @@ Pool = Annotated[
         "--kv-memory", metavar="BYTES", help="vLLM, SGLang: memory of the cache per GPU, in place of the rest.", show_default=False
     ),
 ]
-Flash = Annotated[bool, typer.Option("--flash-attention/--no-flash-attention", help="llama.cpp: flash attention.")]
+Flash = Annotated[
+    bool | None,
+    typer.Option("--flash-attention/--no-flash-attention", help="llama.cpp: flash attention.", show_default="flash-attention"),
+]
 Solve = Annotated[
     Literal["context", "batch", "gpus", "gpu", "quant", "model"] | None,
     typer.Option(
@@ -111,7 +114,7 @@ def fit(
     ubatch: MicroBatch = None,
     max_num_seqs: Sequences = None,
     kv_memory: Pool = None,
-    flash_attention: Flash = True,
+    flash_attention: Flash = None,
     enforce_eager: Eager = False,
     solve: Solve = None,
     explain: o.Explain = False,
@@ -136,7 +139,7 @@ def fit(
     degrees = {"tp": tp, "pp": pp, "ep": ep, "dp": dp}
     only = {"utilization": utilization, "ngl": ngl, "ubatch": ubatch, "max-num-seqs": max_num_seqs, "kv-memory": kv_memory,
             "value-dtype": value_dtype, "state-dtype": state_dtype,
-            "enforce-eager": enforce_eager or None, **degrees}  # fmt: skip
+            "enforce-eager": enforce_eager or None, "flash-attention": flash_attention, **degrees}  # fmt: skip
     _check(only, serving, reserve)
     kept = parse_bytes(reserve, "--reserve") if reserve else fit_rows.RESERVE
     question = fit_rows.Question(
@@ -144,7 +147,7 @@ def fit(
         state_dtype=state_dtype,
         encoder=o.context(encoder_ctx, "--encoder-ctx"), reserve=kept, gpus=gpus or found, runtime=serving, utilization=utilization,
         degrees=degrees, ngl=ngl, ubatch=ubatch, sequences=max_num_seqs,
-        pool=parse_bytes(kv_memory, "--kv-memory") if kv_memory else None, flash=flash_attention, eager=enforce_eager,
+        pool=parse_bytes(kv_memory, "--kv-memory") if kv_memory else None, flash=flash_attention is not False, eager=enforce_eager,
     )  # fmt: skip
     chosen, named = resolve.chosen(models, family)
     if solve == "quant" and quant is not None:
@@ -162,13 +165,13 @@ def fit(
         "models": models or [], "family": family, "gpu": [card.name for card in cards], "gpus": gpus or found or 1, "quant": quant,
         "dtype": dtype, "ctx": question.context or resolve.DEFAULT_CONTEXT, "batch": batch, "kv_dtype": kv_dtype,
         "encoder_ctx": question.encoder, "reserve_bytes": kept, "runtime": runtime, "solve": solve,
-        "flash_attention": flash_attention,
         **{key.replace("-", "_"): value for key, value in only.items()},
+        "flash_attention": flash_attention is not False,
     }  # fmt: skip
     one = len(results) == 1 and (named or solve is not None)
     tables = []
-    if form != "json":
-        tables = [fit_tables.one(results[0], unit) if one else fit_tables.many(results, unit, question.gpus)]
+    if form != "json" and results:
+        tables = [fit_tables.one(results[0], unit) if one else fit_tables.many(results, unit)]
     render(Document("fit", inputs, results, tables, notes, figures), form, explain=explain, unit=unit)
     if solve:
         return 0 if results and all(result["fits"] for result in results) else 1
@@ -186,18 +189,15 @@ def _cards(names: list[str] | None, solve: str | None) -> tuple[list[Any], int |
 
             return [hardware.gpu(name) for name in catalogue.entries("gpus")], None
         raise UsageError("name a GPU: --gpu a100-80 (llmcalc gpus lists them)")
-    if names == ["auto"]:
-        from llmcalc.cli.machine import gpus_here
-
-        card, count = gpus_here()
-        return [card], count
-    return [hardware.gpu(name) for name in names], None
+    return o.gpus_named(names)
 
 
 def _check(only: dict[str, Any], serving: Any, reserve: str | None) -> None:
-    """Raises UsageError for options that belong to another way of holding a model."""
+    """Raises UsageError for options that belong to another way of holding a model, and a share that is no number."""
     from llmcalc.errors import UsageError
 
+    if only["utilization"] != only["utilization"]:
+        raise UsageError("--utilization nan is not a number")
     if serving is None:
         for name, value in only.items():
             if value is not None:
@@ -207,7 +207,8 @@ def _check(only: dict[str, Any], serving: Any, reserve: str | None) -> None:
         raise UsageError("--reserve is for fit without --runtime; a runtime keeps what it keeps")
     homes = {
         "ngl": ("cells",), "max-num-seqs": ("paged",), "enforce-eager": ("paged",), "kv-memory": ("paged", "static"),
-        "state-dtype": ("paged", "static"), "ubatch": ("paged", "cells"),
+        "state-dtype": ("paged", "static"), "ubatch": ("paged", "cells"), "value-dtype": ("paged", "static", "cells"),
+        "flash-attention": ("cells",),
     }  # fmt: skip
     for name, kinds in homes.items():
         if only[name] is not None and serving.kind not in kinds:

@@ -115,6 +115,11 @@ def answer(
     return fit_served.row(question, question.runtime, m, card, method, head, gpus, ready)
 
 
+def cost(card: hardware.Gpu, gpus: int) -> float | None:
+    """Dollars for an hour of so many, by the median of the catalogue's quotes; None where it has none."""
+    return None if card.usd_per_hour is None else card.usd_per_hour * gpus
+
+
 def filled(head: dict[str, Any], load: engine.Load, available: int, *, fits: bool, modelled: bool) -> dict[str, Any]:
     """What every row has, whoever holds the model."""
     required = load.required_bytes
@@ -140,7 +145,7 @@ def _alone(
         "deciding_gpu": found.deciding_gpu + 1, "total_weight_bytes": demand.weight_bytes,
         "total_kv_bytes": demand.cache_bytes(tokens, batch), "kv_tokens": found.kv_tokens,
         "trained_context": m.blueprint.context, "max_context": found.max_context, "max_batch": found.max_batch,
-        "gpus": gpus, "min_gpus": found.min_gpus,
+        "gpus": gpus, "min_gpus": found.min_gpus, "dollars_per_hour": cost(card, gpus),
     }  # fmt: skip
     return Row(result, m, card, method, demand=demand)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llmcalc.cli.fit_rows import Question, Row, filled
+from llmcalc.cli.fit_rows import Question, Row, cost, filled
 from llmcalc.engines import serving
 from llmcalc.engines.runtime_llamacpp import LlamaCppPlan
 from llmcalc.engines.runtime_model import Known
@@ -58,11 +58,12 @@ def row(
     tokens, batch = head["ctx"], question.batch
     degrees = split if runtime.kind in serving.DIVIDING else Split()
     found = serving.serve(made, m.blueprint, tokens, batch)
+    fewest = serving.fewest(case, tokens, batch, split.gpus if found.fits else None)
     result = filled(head, found.load, found.available, fits=found.fits, modelled=True)
     result |= {
         "deciding_gpu": found.deciding + 1, "kv_tokens": found.kv_tokens, "trained_context": m.blueprint.context,
         "max_context": found.max_context, "max_batch": found.max_batch, "gpus": split.gpus,
-        "min_gpus": serving.fewest(case, tokens, batch), **degrees._asdict(), "errors_percent": runtime.errors,
+        "min_gpus": fewest, "dollars_per_hour": cost(card, split.gpus), **degrees._asdict(), "errors_percent": runtime.errors,
         "per_gpu": [{"gpu": i + 1, **load._asdict(), "required_bytes": load.required_bytes} for i, load in enumerate(found.loads)],
         **_more(made, tokens, batch),
     }  # fmt: skip

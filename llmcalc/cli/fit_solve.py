@@ -6,7 +6,6 @@ Each answer is the row of a plain question, put again with what was found, so th
 from __future__ import annotations
 
 from collections.abc import Callable
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from llmcalc import hardware, resolve
@@ -26,20 +25,33 @@ Solver = Callable[[Question, resolve.Model, list[hardware.Gpu]], list[Row]]
 def solved(
     question: Question, what: str, models: list[resolve.Model], cards: list[hardware.Gpu], *, named: bool
 ) -> tuple[list[Row], list[str]]:
-    """The rows that answer, and notes. Raises UsageError for a question that has what it asks for already."""
+    """The rows that answer, and notes. Raises UsageError for a question that has what it asks for already, or cannot be put."""
+    if what == "gpus" and (question.gpus is not None or question.given):
+        raise UsageError("--solve gpus looks for how many; leave --gpus, --tp, --pp and --dp out")
+    if what == "gpu":
+        cards = [card for card in cards if card.usd_per_hour is not None]
+        if not cards:
+            raise UsageError("--solve gpu goes by the price of an hour, and the catalogue has none of these GPUs")
     if what == "model":
-        return _largest_models(question, models, cards), []
+        return _largest_models(question, models, cards)
     found: list[Row] = []
     said: list[str] = []
     solver: Solver = {"context": _largest("context"), "batch": _largest("batch"), "gpus": _gpus, "gpu": _gpu, "quant": _quant}[what]
     for m in models:
         try:
             found += solver(question, m, cards)
-        except (UsageError, NoAnswer):
+        except (UsageError, NoAnswer) as error:
             if named:
                 raise
-            said.append(m.name)
-    return found, [f"left out: {', '.join(said)}"] if said else []
+            said.append(str(error))
+    notes = [f"left out: {'; '.join(dict.fromkeys(said))}"] if said else []
+    if what == "gpu":
+        for row in found if len(found) == 1 else []:
+            notes.append(f"{row.result['gpus']} x {row.card.name}: ${row.result['dollars_per_hour']:.2f} an hour")
+        notes += [
+            f"{name}: {words}" for name, words in {r.card.name: hardware.hourly_prices(r.card, None)[1] for r in found}.items()
+        ]
+    return found, notes
 
 
 def _method(question: Question, m: resolve.Model) -> Method:
@@ -69,38 +81,26 @@ def _on_fewest(question: Question, m: resolve.Model, card: hardware.Gpu, method:
 
 
 def _gpus(question: Question, m: resolve.Model, cards: list[hardware.Gpu]) -> list[Row]:
-    if question.gpus is not None or question.given:
-        raise UsageError("--solve gpus looks for how many; leave --gpus, --tp, --pp and --dp out")
     method = _method(question, m)
     ready = fit_rows.prepared(question, m, method)
     return [_on_fewest(question, m, card, method, ready) for card in cards]
 
 
-def price(card: hardware.Gpu) -> float | None:
-    """Dollars for an hour of one: the middle of what providers ask; None where nobody was asked."""
-    asked = [quote.usd_per_hour for quote in card.spec.prices]
-    return median(asked) / card.spec.devices if asked else None
-
-
 def _gpu(question: Question, m: resolve.Model, cards: list[hardware.Gpu]) -> list[Row]:
-    """The cheapest that fits, by the hour: on the number asked for, else on as few as it takes."""
-    method, best = _method(question, m), None
+    """The cheapest that fits, by the hour: on the number asked for, else on as few as it takes.
+
+    Where none fits it is the one that lacks least. All of them have a price.
+    """
+    method, found = _method(question, m), []
     ready = fit_rows.prepared(question, m, method)
     for card in cards:
-        each = price(card)
-        if each is None:
-            continue
         pinned = question.gpus is not None or bool(question.given)
         ask = fit_rows.answer if pinned else _on_fewest
-        row = ask(question, m, card, method, ready=ready)
-        if not row.result["fits"]:
-            continue
-        row.result["dollars_per_hour"] = each * row.result["gpus"]
-        if best is None or row.result["dollars_per_hour"] < best.result["dollars_per_hour"]:
-            best = row
-    if best is None:
-        raise NoAnswer(f"{m.name}: fits on no GPU that has a price")
-    return [best]
+        found.append(ask(question, m, card, method, ready=ready))
+    fitting = [row for row in found if row.result["fits"]]
+    if not fitting:
+        return [max(found, key=lambda row: row.result["spare_bytes"])]
+    return [min(fitting, key=lambda row: row.result["dollars_per_hour"])]
 
 
 def methods(question: Question) -> list[Method]:
@@ -134,10 +134,10 @@ def _quant(question: Question, m: resolve.Model, cards: list[hardware.Gpu]) -> l
     return found
 
 
-def _largest_models(question: Question, models: list[resolve.Model], cards: list[hardware.Gpu]) -> list[Row]:
-    """The model with most parameters that fits, on each kind of GPU."""
+def _largest_models(question: Question, models: list[resolve.Model], cards: list[hardware.Gpu]) -> tuple[list[Row], list[str]]:
+    """The model with most parameters that fits, on each kind of GPU; and a note where none does."""
     order = sorted(models, key=lambda m: -sum(w.elements for w in m.blueprint.weights))
-    found = []
+    found, notes = [], []
     for card in cards:
         for m in order:
             try:
@@ -147,4 +147,6 @@ def _largest_models(question: Question, models: list[resolve.Model], cards: list
             if row.result["fits"]:
                 found.append(row)
                 break
-    return found
+        else:
+            notes.append(f"{card.name}: none of the models fits")
+    return found, notes

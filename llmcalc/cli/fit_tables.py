@@ -37,7 +37,8 @@ def _pool(result: dict[str, Any], unit: str) -> list[tuple[str, str, str]]:
         tokens = _bound(result["kv_tokens"], lambda n: f"{n:,} tokens")
         found.append((f"room for the cache, {show_bytes(result['pool_bytes'], unit)}", tokens, "modelled"))
         if result["concurrency"] is not None:
-            found.append((f"requests of {result['ctx']:,} tokens at once", f"{result['concurrency']:.2f}", "modelled"))
+            each = ", each replica" if result["dp"] > 1 else ""
+            found.append((f"requests of {result['ctx']:,} tokens at once{each}", f"{result['concurrency']:.2f}", "modelled"))
     if "host_bytes" in result:
         found.append(("with the host", show_bytes(result["host_bytes"], unit), "modelled"))
     return found
@@ -51,7 +52,7 @@ def one(result: dict[str, Any], unit: str) -> Table:
     certain = "estimated" if result["estimate"] else result["kinds"]["weight_bytes"]
     # What the model was trained for, or what the memory holds, whichever is less.
     limit = "as trained" if result["max_context"] == result["trained_context"] else "by memory" if result["max_context"] else ""
-    usable = f"{'taken' if result['runtime'].startswith('vllm') else 'usable'} on one {result['gpu']}"
+    usable = f"{'taken' if 'pool_bytes' in result else 'usable'} on one {result['gpu']}"
     rows = [
         (f"weights, {_stored(result)}", show_bytes(result["weight_bytes"], unit), certain),
         (f"cache, {result['ctx']:,} tokens x {result['batch']}", show_bytes(result["kv_bytes"], unit), certain),
@@ -74,7 +75,7 @@ def _same(values: set[str], else_: str) -> str:
     return values.pop() if len(values) == 1 else else_
 
 
-def many(results: list[dict[str, Any]], unit: str, gpus: int | None) -> Table:
+def many(results: list[dict[str, Any]], unit: str) -> Table:
     """A row for each model and kind of GPU."""
     cards = list(dict.fromkeys(result["gpu"] for result in results))
     counts = {result["gpus"] for result in results}
@@ -94,10 +95,11 @@ def many(results: list[dict[str, Any]], unit: str, gpus: int | None) -> Table:
         for r in results
     ]  # fmt: skip
     marks = {"fits": "good", "no": "bad"}
-    contexts = {r["ctx"] for r in results}
-    context = show_context(contexts.pop()) if len(contexts) == 1 else f"up to {show_context(max(contexts, default=0))}"
-    number = counts.pop() if len(counts) == 1 else gpus or 1
-    where = f"{number} x {cards[0]}" if len(cards) == 1 else f"{number} of each GPU"
-    by = f", {results[0]['runtime']}" if results and "per_gpu" in results[0] else ""
-    batch = results[0]["batch"] if results else 1
+    context, batch = (_same({show(r[key]) for r in results}, f"up to {show(max(r[key] for r in results))}")
+                      for key, show in (("ctx", show_context), ("batch", str)))  # fmt: skip
+    if len(counts) == 1:
+        where = f"{counts.pop()} " + (f"x {cards[0]}" if len(cards) == 1 else "of each GPU")
+    else:
+        where = f"as many {cards[0] if len(cards) == 1 else 'of each GPU'} as it takes"
+    by = f", {results[0]['runtime']}" if "per_gpu" in results[0] else ""
     return Table(f"{_same(stored, 'as published')} on {where}, context {context}, batch {batch}{by}", columns, rows, marks=marks)

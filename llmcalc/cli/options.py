@@ -9,6 +9,7 @@ import typer
 # Commands import what they compute with when they run: start-up is part of the product.
 if TYPE_CHECKING:
     from llmcalc.blueprint.parts import Blueprint
+    from llmcalc.hardware import Gpu
     from llmcalc.quantity import Quantity
     from llmcalc.resolve import Model
 
@@ -76,6 +77,21 @@ def context(text: str | None, option: str = "--ctx") -> int | None:
     from llmcalc.units import parse_context
 
     return None if text is None else parse_context(text, option)
+
+
+def gpus_named(names: list[str]) -> tuple[list[Gpu], int | None]:
+    """The GPUs of these names, and for ``auto`` how many of them this machine has. Raises UnknownName, UsageError."""
+    from llmcalc import hardware
+    from llmcalc.errors import UsageError
+
+    if "auto" not in names:
+        return [hardware.gpu(name) for name in names], None
+    if len(names) > 1:
+        raise UsageError("--gpu auto is this machine's GPU; leave other names out")
+    from llmcalc.cli.machine import gpus_here
+
+    card, count = gpus_here()
+    return [card], count
 
 
 def share(part: float, whole: float) -> str:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from llmcalc.cli import options as o
 
-if TYPE_CHECKING:
-    pass
-
 Gpus = Annotated[
     list[str] | None,
-    typer.Option("--gpu", metavar="NAME", help="GPU (llmcalc gpus); may be given several times.", show_default=False),
+    typer.Option(
+        "--gpu",
+        metavar="NAME",
+        help="GPU (llmcalc gpus), or auto for this machine's; may be given several times.",
+        show_default=False,
+    ),
 ]
 Count = Annotated[
     int | None, typer.Option("--gpus", min=1, max=4096, metavar="N", help="How many of them; --tp unless said.", show_default=False)
@@ -84,7 +86,7 @@ def speed(
     json: o.Json = False,
 ) -> int:
     """How fast: prefill and decode by a roofline with measured efficiencies, each with its range; and what tokens cost."""
-    from llmcalc import hardware, resolve
+    from llmcalc import resolve
     from llmcalc.cli import speed_rows as rows
     from llmcalc.errors import UsageError
     from llmcalc.report.document import Document
@@ -97,7 +99,8 @@ def speed(
         if value is not None and value != value:
             raise UsageError(f"{option} nan is not a number")
     asked = rows.lengths(o.context(ctx), o.context(prompt, "--prompt"), o.context(output, "--output"))
-    cards = [hardware.gpu(name) for name in gpu]
+    cards, here = o.gpus_named(gpu)
+    count = gpus or tp or here or 1
     drafter = None if draft is None else resolve.model(draft)
     chosen, named = resolve.chosen(models, family)
     if not named:
@@ -110,7 +113,7 @@ def speed(
         first, answer = asked or (resolve.context_of(None, m.blueprint), 1)
         for card in cards:
             question = rows.Question(
-                m, card, gpus or tp or 1, tp, quant, dtype, kv_dtype, first, answer, batch, runtime, price,
+                m, card, count, tp, quant, dtype, kv_dtype, first, answer, batch, runtime, price,
                 drafter and (drafter, acceptance, draft_tokens),
             )  # fmt: skip
             found = rows.answer(question)
@@ -122,7 +125,7 @@ def speed(
             notes += o.beyond(m.name, first + answer, m.blueprint)
     notes += o.about(chosen)
     inputs = {
-        "models": models or [], "family": family, "gpu": [card.name for card in cards], "gpus": gpus or tp or 1, "tp": tp,
+        "models": models or [], "family": family, "gpu": [card.name for card in cards], "gpus": count, "tp": tp,
         "quant": quant, "dtype": dtype, "kv_dtype": kv_dtype, "ctx": asked and sum(asked), "prompt": asked and asked[0],
         "output": asked and asked[1], "batch": batch, "runtime": runtime, "price": price, "draft": draft,
         "acceptance": acceptance if draft else None, "draft_tokens": draft_tokens if draft else None,

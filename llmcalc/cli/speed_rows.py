@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from llmcalc import hardware, resolve
 from llmcalc.engines import kv
 from llmcalc.engines import speed as engine
+from llmcalc.engines.demand import RESERVE_BYTES
 from llmcalc.engines.roofline import Roofline
 from llmcalc.engines.weights import size as weight_size
 from llmcalc.errors import UsageError
@@ -81,7 +82,7 @@ def answer(q: Question) -> Answer:
                      f"says it), yields {draft.expected:.2f} tokens a step")  # fmt: skip
     s = engine.speed(roof, machine, e, q.prompt, q.output, q.batch, draft)
     price, quoted = _price(q.card, q.price)
-    room, needed = q.card.usable_bytes * q.gpus, _memory(q, method)
+    room, needed = (q.card.usable_bytes - RESERVE_BYTES) * q.gpus, _memory(q, method)
     fits = needed(q.batch) <= room
     (low, high), (slow, fast) = e.decode_range, e.prefill_range
     hourly = None if price is None else price * q.gpus / 3600
@@ -91,7 +92,8 @@ def answer(q: Question) -> Answer:
         "model": q.model.name, "family": q.model.spec.family, "estimate": blueprint.estimate, "gpu": q.card.name, "gpus": q.gpus,
         "tp": machine.ranks, "quant": method.name, "dtype": q.dtype or blueprint.dtype, "kv_dtype": q.kv_dtype,
         "runtime": found.runtime, "ctx": q.prompt + q.output, "prompt": q.prompt, "output": q.output, "batch": q.batch,
-        "fits": fits,         "prefill_tokens_per_second": s.prefill, "prefill_tokens_per_second_low": s.prefill * slow,
+        "fits": fits,
+        "prefill_tokens_per_second": s.prefill, "prefill_tokens_per_second_low": s.prefill * slow,
         "prefill_tokens_per_second_high": s.prefill * fast,
         "decode_tokens_per_second": s.decode, "decode_tokens_per_second_low": s.decode * low,
         "decode_tokens_per_second_high": s.decode * high,
@@ -112,7 +114,7 @@ def answer(q: Question) -> Answer:
         "efficiency": {"class": found.name, **used},
     }  # fmt: skip
     if not fits:
-        taken = f"weights and cache are {show_bytes(needed(q.batch))}, {show_bytes(room)} usable"
+        taken = f"weights and cache are {show_bytes(needed(q.batch))}, {show_bytes(room)} usable beside a reserve"
         notes.append(f"{q.model.name} does not fit on {q.gpus} x {q.card.name}: {taken}; the speed is what it would be")
     shown = f"decode {low:g} to {high:g}, prefill {slow:g} to {fast:g}"
     if found.measured:
@@ -121,16 +123,16 @@ def answer(q: Question) -> Answer:
         basis = f"no speed of it on a {q.card.name} was measured, so the range is wide: {shown} of the estimate"
     notes.append(f"estimated: efficiencies of {found.runtime} on {found.name}; {basis}")
     notes += [f"{found.runtime}: {found.note}"] if found.note else []
-    notes += [f"price: {quoted}"] if quoted else []
+    notes += [f"{q.card.name}: {quoted}"] if quoted else []
     return Answer(result, notes, _opened(s, e, found))
 
 
 def _price(card: hardware.Gpu, price: float | None) -> tuple[float | None, str]:
     """Dollars per GPU-hour as given, or the median of the catalogue's quotes, and in words."""
-    from llmcalc.cli.training_run import hourly_prices
-
-    prices, said = hourly_prices(card, price)
-    return prices[0], said
+    _, said = hardware.hourly_prices(card, price)
+    if said and price is None and card.spec.devices > 1:
+        said += f", for its {card.spec.devices} devices"
+    return card.usd_per_hour if price is None else price, said
 
 
 def _memory(q: Question, method: Any) -> Any:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llmcalc.engines import compute as engine
 from llmcalc.errors import UnitError, UnknownName, UsageError
+from llmcalc.hardware import hourly_prices
 from llmcalc.report.document import Table
 from llmcalc.units import parse_count, show_count, show_flops
 
@@ -58,21 +58,6 @@ def _peak(card: Gpu | None, precision: str) -> float | None:
     if rate is None:
         raise UsageError(f"{card.name} has no {precision} rate in the catalogue")
     return float(rate) * 1e12
-
-
-def hourly_prices(card: Gpu | None, price: float | None) -> tuple[tuple[float | None, float | None, float | None], str]:
-    """The price as given, or the median of the catalogue's quotes with the lowest and the highest."""
-    if price is not None:
-        return (price, price, price), "price as given"
-    quotes = sorted(card.spec.prices, key=lambda quote: quote.usd_per_hour) if card is not None else []
-    if not quotes:
-        return (None, None, None), ""
-    likely, low, high = median(q.usd_per_hour for q in quotes), quotes[0].usd_per_hour, quotes[-1].usd_per_hour
-    said = ", ".join(
-        f"${q.usd_per_hour:g} {q.provider}" + (f" {q.kind}" if q.kind else "") + f" ({q.date or 'undated'})" for q in quotes
-    )
-    middle = f"${likely:g} per GPU-hour, the median of the catalogue's quotes: " if len(quotes) > 1 else "the catalogue's quote: "
-    return (likely, low, high), middle + said
 
 
 def _carbon(text: str) -> tuple[float, str]:

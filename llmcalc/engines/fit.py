@@ -150,7 +150,7 @@ def fit(demand: Demand, available: int, *, gpus: int = 1, context: int, batch: i
     load = Load(weight_bytes, cached, working, demand.reserve)
     fits = load.required_bytes <= available
     trained = demand.blueprint.context
-    bounded = trained if trained is not None else (MOST_TOKENS if demand.growing else None)
+    max_context = search.context(batch, MOST_TOKENS if trained is None else trained)
     max_batch = search.batch(context)
     return Fit(
         fits=fits,
@@ -160,7 +160,7 @@ def fit(demand: Demand, available: int, *, gpus: int = 1, context: int, batch: i
         used_gpus=len(ranges),
         units=(start, stop),
         min_gpus=1 if gpus == 1 and fits else _pack(loads, available - demand.reserve - working),
-        max_context=search.context(batch, bounded) if bounded else (None if search.enough(context, batch) else 0),
+        max_context=None if trained is None and max_context == MOST_TOKENS else max_context,
         max_batch=None if max_batch == MOST_SEQUENCES else max_batch,
         kv_tokens=longest(demand, available, gpus),
     )

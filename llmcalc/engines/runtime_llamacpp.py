@@ -9,6 +9,7 @@ modelled on logged sizes.
 """
 
 from collections import Counter
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from llmcalc.engines.demand import MOST_TOKENS
@@ -42,6 +43,7 @@ class Device(NamedTuple):
     layers: int
 
 
+@lru_cache(maxsize=8)
 def text_weights(model: Known) -> Weights:
     """The model file's weights; a tower for images is a file of its own, and not in it."""
     blueprint, first, count = model.blueprint, {}, 0
@@ -102,7 +104,9 @@ class LlamaCppPlan:
         self.places = placed(count, self.gpus, self.asked)
         self.batch_tokens = self.settings.prompt_tokens or self.rules.prompt_tokens
         self.available = int(case.card.bytes * (1.0 if self.settings.utilization is None else self.settings.utilization))
-        self._by_place = {place: self._grouped(place) for place in {*self.places, *range(self.gpus), HOST}}
+        places = {*self.places, *range(self.gpus), HOST}
+        self._by_place = {place: self._grouped(place) for place in places}
+        self._model_bytes = {place: self._weight_bytes(place) for place in places}
         self._widest = self._widest_elements()
         self.windows = {entry.window for layer in self.entries for entry in layer if entry.kind in ("kv", "latent")}
         attends = (op for op in self.blueprint.ops if op.kind == "attention" and op.part == "attention" and not op.cross)
@@ -114,6 +118,11 @@ class LlamaCppPlan:
         """What the layers of a place cache, alike ones once, with how many there are."""
         mine = [e for at, layer in zip(self.places, self.entries, strict=False) if at == place for e in layer]
         return list(Counter(mine).items())
+
+    def _weight_bytes(self, place: int) -> int:
+        """The layers' weights at a place, and the output's."""
+        layers = sum(size for at, size in zip(self.places, self.weights.layers, strict=False) if at == place)
+        return layers + (self.weights.output if self.places[-1] == place else 0)
 
     def _round(self, cells: int) -> int:
         return -(-cells // self.rules.block) * self.rules.block
@@ -188,8 +197,7 @@ class LlamaCppPlan:
 
     def host_bytes(self, context: int, batch: int) -> int:
         """Memory of the host: the table, layers that are not offloaded with their caches, and a batch's inputs."""
-        own = [i for i, place in enumerate(self.places) if place == HOST]
-        held = self.weights.table + sum(self.weights.layers[i] if i < len(self.entries) else self.weights.output for i in own)
+        held = self.weights.table + self._model_bytes[HOST]
         masks, _ = self._attention(context, batch)
         hidden = 4 * self.batch_tokens * self.model.hidden
         compute = masks + 2 * hidden
@@ -201,11 +209,9 @@ class LlamaCppPlan:
         """What stands on each GPU."""
         found = []
         for gpu in range(self.gpus):
-            own = [i for i, place in enumerate(self.places) if place == gpu]
-            model = sum(self.weights.layers[i] if i < len(self.entries) else self.weights.output for i in own)
             cells, states = self.cached(gpu, context, batch)
-            compute = self.compute_bytes(gpu, context, batch)
-            found.append(Device(gpu, model, cells, states, compute, sum(i < len(self.entries) for i in own)))
+            compute, layers = self.compute_bytes(gpu, context, batch), self.places[:-1].count(gpu)
+            found.append(Device(gpu, self._model_bytes[gpu], cells, states, compute, layers))
         return found
 
     def loads(self, context: int, batch: int) -> list[Load]:

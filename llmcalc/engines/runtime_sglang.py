@@ -5,11 +5,12 @@ The pool is what is free once the weights stand, less the part of what was free 
 each running request a slot of recurrent state, with one to spare.
 """
 
+from collections import Counter
 from typing import Any, NamedTuple
 
 from llmcalc.engines import ranks
 from llmcalc.engines.fit import Load
-from llmcalc.engines.runtimes import Case, check_heads, held, known, kv_rank_bytes, state_bytes
+from llmcalc.engines.runtimes import Case, check_split, held, known, kv_rank_bytes, state_bytes
 from llmcalc.quantity import Dim, ceil_div
 from llmcalc.units import MiB
 
@@ -50,7 +51,6 @@ class Stage(NamedTuple):
     weight_bytes: int
     full: int
     windowed: int
-    window: int
     state: int
 
 
@@ -59,24 +59,23 @@ class SglangPlan:
 
     def __init__(self, case: Case) -> None:
         model, rules, split = known(case), case.runtime.rules, case.split.checked()
-        check_heads(model.blueprint, split.tp)
+        check_split(model.blueprint, split.tp, split.pp)
         self.case, self.replicas = case, split.dp
         weights, own, settings = held(case, model), model.dtype, case.settings
         self.stages = []
         for start, stop in ranks.stages(model.depth, split.pp):
-            layers = model.stage_entries(start, stop)
-            mine = [entry for layer in layers for entry in layer]
-            windows = [e for e in mine if e.kind != "state" and e.window is not None]
-            full = [e for e in mine if e.kind != "state" and e.window is None]
+            mine = Counter(entry for layer in model.stage_entries(start, stop) for entry in layer)
+            states = [(e, n) for e, n in mine.items() if e.kind == "state"]
+            windows = [(e, n) for e, n in mine.items() if e.kind != "state" and e.window is not None]
+            full = [(e, n) for e, n in mine.items() if e.kind != "state" and e.window is None]
             if not full:
                 # Without layers that see everything there is one pool, and nothing is given back.
                 full, windows = windows, []
             self.stages.append(Stage(
                 weights.stage(start, stop, tied=model.tied) + model.rope_bytes,
-                sum(kv_rank_bytes(e, settings.kv_dtype, settings.value_dtype, split.tp) for e in full),
-                sum(kv_rank_bytes(e, settings.kv_dtype, settings.value_dtype, split.tp) for e in windows),
-                max((e.window or 0 for e in windows), default=0),
-                sum(state_bytes(e, settings.state_dtype, own, split.tp) for e in mine if e.kind == "state"),
+                sum(n * kv_rank_bytes(e, settings.kv_dtype, settings.value_dtype, split.tp) for e, n in full),
+                sum(n * kv_rank_bytes(e, settings.kv_dtype, settings.value_dtype, split.tp) for e, n in windows),
+                sum(n * state_bytes(e, settings.state_dtype, own, split.tp) for e, n in states),
             ))  # fmt: skip
         given = settings.utilization
         if given is None and rules.utilization_percent is not None:
@@ -87,7 +86,8 @@ class SglangPlan:
         self.apart = self.free - int(self.free * self.share)
         self.available = case.card.bytes
         if settings.pool_bytes is not None:
-            self.available = max(s.weight_bytes for s in self.stages) + self.apart + self.overhead + settings.pool_bytes
+            asked = max(s.weight_bytes for s in self.stages) + self.apart + self.overhead + settings.pool_bytes
+            self.available = min(asked, case.card.bytes)
 
     def cache_bytes(self, stage: Stage, tokens: int, requests: int) -> int:
         """Pools for so many tokens of so many requests on a rank."""
@@ -128,5 +128,7 @@ class SglangPlan:
             percent = self.case.runtime.rules.window_share_percent if stage.windowed else 0
             per_100 = 100 * stage.full + percent * stage.windowed
             if per_100:
-                found.append(max(0, 100 * (self.pool_bytes(stage) - self.cache_bytes(stage, 0, 1)) // per_100))
+                tokens = max(0, 100 * (self.pool_bytes(stage) - self.cache_bytes(stage, 0, 1)) // per_100)
+                # The pool of windows is rounded up.
+                found.append(max(0, tokens - (self.cache_bytes(stage, tokens, 1) > self.pool_bytes(stage))))
         return min(found, default=None)

@@ -5,13 +5,24 @@ that a process holds no more than its CUDA context and workspaces besides. Of ev
 normalised copy and what a layer's FFN makes: gate, up and their product (torch's peaks in public tables: 3.5 h + 3 f elements).
 """
 
+from functools import lru_cache
 from typing import Any
 
 from llmcalc.engines.demand import Demand
 from llmcalc.engines.fit import Load, held_by, longest, spread
+from llmcalc.engines.runtime_model import Known
 from llmcalc.engines.runtimes import Case, known
 from llmcalc.errors import UsageError
 from llmcalc.quantity import ceil_div
+
+
+@lru_cache(maxsize=8)
+def _demand(model: Known, kv_dtype: str, kept: int, encoder_context: int | None) -> Demand:
+    """What a model takes, with the working set of a whole prompt; the same on every GPU."""
+    demand = Demand(model.blueprint, model.method, model.dtype, kv_dtype, kept, encoder_context)
+    token_bytes = model.widest(1) + 3 * model.hidden
+    demand.working = demand.working._replace(width=int(ceil_div(token_bytes, 2)), in_pieces=False)
+    return demand
 
 
 class TransformersPlan:
@@ -23,12 +34,8 @@ class TransformersPlan:
         if (case.split.tp, case.split.ep, case.split.dp) != (1, 1, 1):
             raise UsageError("--runtime transformers spreads layers over --gpus; --tp, --ep and --dp are not for it")
         self.case, self.gpus = case, case.split.pp
-        settings, kept = case.settings, case.runtime.rules.process_bytes
-        demand = Demand(case.blueprint, case.method, case.dtype, settings.kv_dtype, kept, settings.encoder_context)
-        model = known(case)
-        token_bytes = model.widest(1) + 3 * model.hidden
-        demand.working = demand.working._replace(width=int(ceil_div(token_bytes, 2)), in_pieces=False)
-        self.demand = demand
+        settings = case.settings
+        self.demand = _demand(known(case), settings.kv_dtype, case.runtime.rules.process_bytes, settings.encoder_context)
         self.available = int(case.card.bytes * (1.0 if settings.utilization is None else settings.utilization))
 
     def loads(self, context: int, batch: int) -> list[Load]:

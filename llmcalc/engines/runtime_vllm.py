@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from llmcalc.engines import ranks
 from llmcalc.engines.fit import Load
 from llmcalc.engines.runtime_model import Entry, Known
-from llmcalc.engines.runtimes import Case, check_heads, held, known, kv_rank_bytes, state_bytes
+from llmcalc.engines.runtimes import Case, check_split, held, known, kv_rank_bytes, state_bytes
 from llmcalc.quantity import Dim, ceil_div
 
 # Attention kernels take blocks of multiples of so many tokens.
@@ -114,7 +114,7 @@ class VllmPlan:
     def __init__(self, case: Case) -> None:
         self.model, rules, split = known(case), case.runtime.rules, case.split.checked()
         model = self.model
-        check_heads(model.blueprint, split.tp)
+        check_split(model.blueprint, split.tp, split.pp)
         self.case, self.rules, self.replicas = case, rules, split.dp
         weights, absorbed = held(case, model), absorbed_bytes(model, split.tp)
         self.stages = []
@@ -138,7 +138,8 @@ class VllmPlan:
         self.available = self.budget
         pool = case.settings.pool_bytes
         if pool is not None:
-            self.available = max(s.weight_bytes for s in self.stages) + self.activation_bytes(1) + self.overhead + pool
+            asked = max(s.weight_bytes for s in self.stages) + self.activation_bytes(1) + self.overhead + pool
+            self.available = min(asked, case.card.bytes)
 
     def activation_bytes(self, batch: int) -> int:
         """The profiled peak: the widest layer over a full step of prompts, or the sampler over all sequences."""

@@ -48,7 +48,9 @@ class Split(NamedTuple):
         """Itself. Raises UsageError where experts would be spread over GPUs that there are not."""
         if self.tp * self.dp % self.ep:
             over = self.tp * self.dp
-            raise UsageError(f"--ep {self.ep}: experts are spread over the {over} GPUs of --tp and --dp; name a divisor")
+            raise UsageError(
+                f"--ep {self.ep}: experts are spread over --tp x --dp, {over} GPU{'s' if over > 1 else ''}; name a divisor"
+            )
         return self
 
 
@@ -199,8 +201,11 @@ def kv_rank_bytes(entry: Entry, dtype: str, values: str | None, tp: int) -> int:
     return element_bytes(keys, dtype) + element_bytes(held, values or dtype)
 
 
-def check_heads(blueprint: Blueprint, tp: int) -> None:
-    """Raises UsageError where attention heads cannot be divided over so many ranks."""
+def check_split(blueprint: Blueprint, tp: int, pp: int) -> None:
+    """Raises UsageError where heads cannot be divided over so many ranks, or layers over so many stages."""
+    depth = blueprint.stacks[-1].depth
+    if pp > depth:
+        raise UsageError(f"{blueprint.name}: {depth} layers cannot be divided over {pp} pipeline stages")
     for op in blueprint.ops:
         if op.kind == "attention" and op.part == "attention" and not op.cross and int(op.v) > 1 and int(op.heads) % tp:
             raise UsageError(f"{blueprint.name}: {int(op.heads)} attention heads cannot be divided over {tp} GPUs; "

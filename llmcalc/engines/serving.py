@@ -13,7 +13,7 @@ from llmcalc.engines.runtime_transformers import TransformersPlan
 from llmcalc.engines.runtime_vllm import VllmPlan
 from llmcalc.engines.runtimes import Case, Plan, Split
 from llmcalc.errors import UsageError
-from llmcalc.quantity import Kind, Quantity
+from llmcalc.quantity import Kind, Quantity, ceil_div
 
 PLANS: dict[str, Callable[[Case], Plan]] = {
     "paged": VllmPlan, "static": SglangPlan, "cells": LlamaCppPlan, "eager": TransformersPlan,
@@ -54,17 +54,16 @@ def fitting(made: Plan, context: int, batch: int) -> bool:
 def serve(made: Plan, blueprint: Blueprint, context: int, batch: int) -> Served:
     """The verdict on a plan, and the largest context and batch that it has room for."""
     loads = made.loads(context, batch)
-    growing = any(cache.per == "token" and cache.window is None for cache in blueprint.caches)
-    bounded = blueprint.context if blueprint.context is not None else (MOST_TOKENS if growing else None)
-    fits = fitting(made, context, batch)
+    trained = blueprint.context
+    longest = largest(lambda n: fitting(made, n, batch), MOST_TOKENS if trained is None else trained)
     most = largest(lambda n: fitting(made, context, n), MOST_SEQUENCES)
     return Served(
-        fits=fits,
+        fits=all(load.required_bytes <= made.available for load in loads),
         loads=loads,
         deciding=max(range(len(loads)), key=lambda index: loads[index].required_bytes),
         available=made.available,
         kv_tokens=made.tokens(context),
-        max_context=largest(lambda n: fitting(made, n, batch), bounded) if bounded else (None if fits else 0),
+        max_context=None if trained is None and longest == MOST_TOKENS else longest,
         max_batch=None if most == MOST_SEQUENCES else most,
     )
 
@@ -99,20 +98,29 @@ def split_over(blueprint: Blueprint, kind: str, gpus: int, asked: Split | None =
     return split._replace(tp=tp, pp=rest // tp)
 
 
-def fewest(case: Case, context: int, batch: int) -> int | None:
-    """The fewest GPUs that are enough, within a node one by one and then by nodes; None where no number is."""
+def fewest(case: Case, context: int, batch: int, enough: int | None = None) -> int | None:
+    """The fewest GPUs that are enough, within a node one by one and then by nodes; None where no number is.
+
+    ``enough`` is a number that is known to be.
+    """
+    alone = plan(case._replace(split=Split()))
+    # Weights divided over GPUs come to no less than on one.
+    least = ceil_div(sum(load.weight_bytes for load in alone.loads(context, batch)), alone.available)
+    stacks = case.blueprint.stacks[-1:] if case.runtime.kind in DIVIDING else case.blueprint.stacks
     counts: tuple[int, ...] = (*range(1, NODE + 1), *range(2 * NODE, MOST_GPUS + 1, NODE))
-    for count in counts:
+    for count in (count for count in counts if count >= least):
+        if enough is not None and count >= enough:
+            return enough
         split = split_over(case.blueprint, case.runtime.kind, count)
-        if split.pp > sum(stack.depth for stack in case.blueprint.stacks):
-            return None
+        if split.pp > sum(stack.depth for stack in stacks):
+            return enough
         made = plan(case._replace(split=split))
         loads = made.loads(context, batch)
         if all(load.required_bytes <= made.available for load in loads):
             return count
-        if any(load.activation_bytes + load.overhead_bytes > made.available for load in loads):
-            return None
-    return None
+        if any(load.activation_bytes + load.overhead_bytes >= made.available for load in loads):
+            return enough
+    return enough
 
 
 SAID = {

@@ -43,7 +43,7 @@ class Table(NamedTuple):
 
     def widths(self) -> list[int]:
         """Columns' widths with nothing cut."""
-        return [max(len(row[i]) for row in (self.heads(), *self.lines())) for i in range(len(self.columns))]
+        return [max(map(len, column)) for column in zip(self.heads(), *self.lines(), strict=True)]
 
 
 class Document(NamedTuple):
