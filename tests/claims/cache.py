@@ -18,7 +18,7 @@ def llama2_7b(claim: Claim) -> Found:
     text = f"{ours:,} bytes: {size(ours)} for one sequence, {rate:,} bytes a token."
     if claim.id == "kv-l2-7b-32k":
         half = int(claim.said(figure)[0] * 1e9 / rate)
-        text += f" 8 GB are enough for {half:,} tokens, or for 32K in an 8-bit cache ({size(cached('llama2-7b', tokens, 'int8'))})."
+        text += f" 8 GB hold {half:,} tokens; 32K in an 8-bit cache are {size(cached('llama2-7b', tokens, 'int8'))}."
     elif claim.id == "kv-l2-7b-128k":
         text += f" 67 GB is what 128,000 tokens come to: {size(cached('llama2-7b', 128_000))}."
     return Found(ours, claim.near(figure, ours / 1e9), text)

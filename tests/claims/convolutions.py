@@ -2,7 +2,8 @@
 writes.
 
 ResNets are those of He et al. 2015 (arXiv:1512.03385), table 1, with the stride on the 3x3 convolution as torchvision has it;
-EfficientNets those of Tan and Le 2019 (arXiv:1905.11946), table 1. Batch norm has a gain and a bias; its running statistics are no parameters.
+EfficientNets those of Tan and Le 2019 (arXiv:1905.11946), table 1. Batch norm has a gain and a bias; its running statistics are no
+parameters.
 """
 
 import math

@@ -24,13 +24,13 @@ SUBJECTS: dict[str, ModuleType] = {
 INTRO = """# Rules of thumb, computed
 
 Figures and rules that circulate in tutorials and cheat sheets about language models, each computed by llmcalc's own engines, and
-nothing left out. Written by `python -m tests.claims` from `tests/data/claims.yaml`; a test holds the page to it. Verdicts and figures
-of ours are not typed in: a function per claim (`tests/claims`) asks the engines or the command line.
+nothing left out. Written by `python -m tests.claims` from `tests/data/claims.yaml`; a test holds the page to it. Verdicts and
+figures of ours are not typed in: a function per claim (`tests/claims`) asks the engines or the command line.
 
 | verdict | means |
 | --- | --- |
 | holds | every figure is within the tolerance (2% unless the row of the claim says otherwise), or is ours rounded |
-| loose | a figure is off by more than that, but within a tenth; a range or a bound is met by some of the usual readings, not by all |
+| loose | a figure is off by more than that, but within a tenth; a range or a bound is met by some of the usual readings, not all |
 | wrong | further off |
 | unknowable | what it is about was never published |
 

@@ -158,7 +158,8 @@ def mixtral_active(claim: Claim) -> Found:
 
 def qwen_vocabulary(claim: Claim) -> Found:
     rows = {name: model(name).spec.vocab or 0 for name in ("qwen-1.8b", "qwen-7b", "qwen-14b", "qwen-72b")}
-    text = f"Rows of the embedding: {listed([f'{count:,} in {name}' for name, count in rows.items()])}; the tokenizer's are padded."
+    words = [f"{count:,} in {name}" for name, count in rows.items()]
+    text = f"Rows of the embedding: {listed(words)}; more than the tokenizer has entries."
     return Found(rows["qwen-7b"], claim.exactly("151,851", rows["qwen-7b"]), text)
 
 

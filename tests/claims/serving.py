@@ -62,8 +62,8 @@ def unbatched(claim: Claim) -> Found:
     limit = hardware.gpu("a100-80").spec.bandwidth_gb_s * 1e9 / read
     text = (
         f"Reading {size(read)} for each token bounds it at {limit:.0f} tokens/s. After a prompt of 128 tokens, 256 out, in 16-bit:"
-        f" {listed([f'{name} {each:.0f}' for name, each in speeds.items()])} tokens/s, each within the range of docs/speed.md. Of"
-        f" vLLM's {1000 * runtimes['vllm']['tpot_seconds']:.1f} ms a token {1000 * parts['weights_seconds']:.1f} are the weights"
+        f" {listed([f'{name} {each:.0f}' for name, each in speeds.items()])} tokens/s, estimates with the errors of docs/speed.md."
+        f" Of vLLM's {1000 * runtimes['vllm']['tpot_seconds']:.1f} ms a token {1000 * parts['weights_seconds']:.1f} are the weights"
         f" and {1000 * parts['overhead_seconds']:.1f} launches. With 8 sequences it makes"
         f" {rate('vllm', '--batch 8')['decode_tokens_per_second']:.0f}."
     )
@@ -158,16 +158,20 @@ def sixteen(claim: Claim) -> Found:  # noqa: ARG001
             "--precision megatron --tp 8 --pp 2 --zero 1 --sequence-parallel --recompute full",
         "all in bf16 (ZeRO-3, recomputed)": "--precision bf16 --zero 3 --recompute full",
     }  # fmt: skip
-    trained = {what: result(f"train llama3-70b --gpus 16 --gpu a100-80 {options}") for what, options in ways.items()}
+    trained = {what: result(f"train llama3-70b --method full --gpus 16 --gpu a100-80 {options}") for what, options in ways.items()}
     rooms = [
-        f"{name} {'fits' if found['fits'] else 'does not fit'} on {card}, {found['max_batch']} sequences at most; the fewest,"
-        f" beyond a node by nodes, are {found['min_gpus']}"
+        f"{name} {'fits with ' + str(found['max_batch']) + ' sequences' if found['fits'] else 'does not fit'} on {card}"
+        f" (fewest: {found['min_gpus']})"
         for (name, card), found in served.items()
     ]
     peaks = [f"{found['required_bytes'] / 1e9:.1f} GB a GPU under {what}" for what, found in trained.items()]
+    usable = {card: hardware.gpu(card).usable_bytes for card in ("a100-80", "a100-40")}
+    kept = {card: all(found["required_bytes"] <= room for found in trained.values()) for card, room in usable.items()}
+    word = {True: "enough", False: "too few"}
     text = (
-        f"vLLM, tensor parallel 16, 8,192 tokens: {listed(rooms)}. All weights of Llama 3 70B, 2,048 tokens a micro-batch, need"
-        f" {listed(peaks)}: on 16 A100 80GB it fits, on 40GB it does not."
+        f"vLLM, tensor parallel 16, 8,192 tokens; more than a node in whole nodes: {listed(rooms)}. All weights of Llama 3 70B,"
+        f" 2,048 tokens a micro-batch, need {listed(peaks)}:"
+        f" {listed([f'{size(room)} on {card} are {word[kept[card]]}' for card, room in usable.items()])}."
     )
     large = [found["fits"] for (_, card), found in served.items() if card == "a100-80"]
     return Found(None, holds(all(large) and all(found["fits"] for found in trained.values())), text)

@@ -20,7 +20,7 @@ def peak(command: str) -> float:
 
 def longest(command: str) -> int:
     """Tokens of the longest sequence that fits, 0 where none does."""
-    return int(result(f"{command} --solve seq --seq 32k")["solved"] or 0)
+    return int(result(f"{command} --solve seq --seq 8k")["solved"] or 0)
 
 
 def reaches(command: str, gigabytes: float, last: int = 32_768) -> int:
@@ -69,7 +69,7 @@ def adam_mixed(claim: Claim) -> Found:
 def qlora_70b(claim: Claim) -> Found:
     base = "train llama2-70b --method qlora --precision amp --targets all --gpu rtx-a6000 --recompute full"
     found = {rank: longest(f"{base} --rank {rank}") for rank in (16, 64)}
-    paged = {rank: longest(f"{base} --rank {rank} {PAGED}") for rank in (16, 64)}
+    paged = longest(f"{base} --rank 64 {PAGED}")
     prepared = longest(f"{base} --rank 16 --kbit-prepare")
     kept = longest(base.replace("full", "none") + " --rank 16")
     batches = result(f"{base} --rank 16 --solve micro-batch --seq 512")["solved"]
@@ -79,7 +79,7 @@ def qlora_70b(claim: Claim) -> Found:
         f" {found[16]:,} tokens at micro-batch 1, or {batches} x 512; {prepared:,} with peft's preparation, whose rest is fp32;"
         f" {kept:,} without recomputing. Rank 64 with AdamW's states on the GPU"
         f" {'fits up to ' + format(found[64], ',') if found[64] else 'fits no length at all'}; with paged 8-bit states"
-        f" {paged[64]:,} tokens (rank 16: {paged[16]:,}). 1 GiB is left for CUDA."
+        f" {paged:,} tokens. 1 GiB is left for CUDA."
     )
     return Found(found[16], holds(found[16] >= 512 and claim.said("48 GB")[0] == 48), text)
 
@@ -129,16 +129,18 @@ def full_7b(claim: Claim) -> Found:
 
 
 SHARES = {
-    "prefix tuning": ("prefix", (10, 20, 200), 0.0, 0.0001), "prompt tuning": ("prompt", (20, 100), 0.0, 0.00001),
-    "adapters": ("adapter", (64, 256), 0.01, 0.04), "LoRA": ("lora --targets all", (8, 16), 0.001, 0.01),
-}  # fmt: skip
+    "Prefix tuning": ("prefix", "tokens", (10, 20, 200), 0.0, 0.0001),
+    "Prompt tuning": ("prompt", "tokens", (20, 100), 0.0, 0.00001),
+    "Adapters": ("adapter", "of width", (64, 256), 0.01, 0.04),
+    "LoRA": ("lora --targets all", "of rank", (8, 16), 0.001, 0.01),
+}
 
 
 def trained_shares(claim: Claim) -> Found:
     for figure in ("0.01%", "0.001%", "1-4%", "0.1-1%"):
         claim.said(figure)
     verdicts, words = [], []
-    for name, (method, ranks, low, high) in SHARES.items():
+    for name, (method, unit, ranks, low, high) in SHARES.items():
         shares: dict[str, list[float]] = {}
         for of in ("llama2-7b", "gpt3-175b"):
             shares[of] = [result(f"train {of} --seq 512 --method {method} --rank {rank}")["trainable_share"] for rank in ranks]
@@ -146,16 +148,13 @@ def trained_shares(claim: Claim) -> Found:
         verdicts.append(span(low, high, found))
         sizes = listed([str(rank) for rank in ranks])
         figures = "; ".join(f"{of} {listed([f'{100 * each:.3g}%' for each in row])}" for of, row in shares.items())
-        words.append(
-            f"{name} with {sizes} {'tokens' if name.startswith('pr') else 'of width' if name == 'adapters' else 'of rank'}:"
-            f" {figures}"
-        )
+        words.append(f"{name} ({verdicts[-1]}) with {sizes} {unit}: {figures}")
     most = {
-        of: max(n for n in range(1, 20) if result(f"train {of} --seq 512 --method prefix --rank {n}")["trainable_share"] <= 0.0001)
+        of: next(n for n in range(20) if result(f"train {of} --seq 512 --method prefix --rank {n + 1}")["trainable_share"] > 0.0001)
         for of in ("llama2-7b", "gpt3-175b")
     }
     text = (
-        f"{'. '.join(word[0].upper() + word[1:] for word in words)}. Prefix tuning stays under 0.01% up to {most['llama2-7b']} and"
+        f"{'. '.join(words)}. Prefix tuning stays under 0.01% up to {most['llama2-7b']} and"
         f" {most['gpt3-175b']} tokens; the share falls as models grow."
     )
     return Found(None, worst(*verdicts), text)
@@ -168,7 +167,7 @@ def alignment(claim: Claim) -> Found:
         "PPO": {"name": "ppo", "reward_model": blueprint},
     }  # fmt: skip
     recipes = {
-        "all weights in bf16": Recipe(1024), "autocast over fp32 weights": Recipe(1024, precision="amp"),
+        "All weights in bf16": Recipe(1024), "autocast over fp32 weights": Recipe(1024, precision="amp"),
         "LoRA": Recipe(1024, precision="amp", method="lora"),
     }  # fmt: skip
     ratios: dict[str, dict[str, float]] = {}
@@ -181,8 +180,8 @@ def alignment(claim: Claim) -> Found:
     words = [f"{what}: {listed([f'{name} {each:.2f}' for name, each in row.items()])}" for what, row in ratios.items()]
     text = (
         "Times fine-tuning's peak, Llama 2 7B, 1,024 tokens, micro-batch 1, layers recomputed, frozen copies in 16-bit."
-        f" {'; '.join(words)}. It holds for PPO, which trains a second model of values; DPO adds a frozen copy, and none over an"
-        " adapter."
+        f" {'; '.join(words)}. It holds for PPO, which trains a second model of values; DPO adds a frozen copy (none over an"
+        " adapter) and reads pairs."
     )
     said = claim.said("2-3 times")[0]
     return Found(None, span(said, said + 1, [each for row in ratios.values() for each in row.values()]), text)

@@ -77,8 +77,8 @@ def q4_k_m(claim: Claim) -> Found:
     verdict = worst(claim.near("4.5 bits", ours), claim.near("0.45 bytes", ours / 8))
     others = [f"{name} {bits(name, 'q4_k_m'):.2f}" for name in ("llama2-7b", "llama3.1-70b", "qwen2.5-0.5b")]
     text = (
-        f"{ours:.2f} bits ({ours / 8:.3f} bytes) over all of Llama 3.1 8B: {block('q4_k'):g} are the q4_k blocks alone, and some tensors"
-        f" are q6_k. {listed(others)}. 0.45 bytes would be 3.6 bits, less than 4 bits without any scale."
+        f"{ours:.2f} bits ({ours / 8:.3f} bytes) over all of Llama 3.1 8B: {block('q4_k'):g} are the q4_k blocks alone, and some"
+        f" tensors are q6_k. {listed(others)}. 0.45 bytes would be 3.6 bits, less than 4 bits without any scale."
     )
     return Found(ours, verdict, text)
 
@@ -87,8 +87,8 @@ def q8_0(claim: Claim) -> Found:
     ours = bits("llama3.1-8b", "q8_0")
     stored = block("q8_0")
     text = (
-        f"{stored:g} bits = {stored / 8:g} bytes: 32 weights of 8 bits and a 16-bit scale. {ours:.4g} bits over all of Llama 3.1 8B,"
-        " whose norms stay fp32."
+        f"{stored:g} bits = {stored / 8:g} bytes: 32 weights of 8 bits and a 16-bit scale. {ours:.4g} bits over all of Llama 3.1"
+        " 8B, whose norms stay fp32."
     )
     return Found(ours, claim.near("0.9 bytes", stored / 8), text)
 
