@@ -38,7 +38,8 @@ def test_claims(claim: Claim) -> None:
     assert ours.text.endswith((".", '"'))
     assert claim.verdict in (None, ours.verdict), ours.text
     if claim.truth is not None and not isinstance(claim.truth, str):
-        for truth, mine in pairs(claim.truth, ours.ours):
+        known = {key: value for key, value in claim.truth.items() if key not in ours.given} if ours.given else claim.truth
+        for truth, mine in pairs(known, ours.ours):
             assert mine == pytest.approx(truth, rel=claim.tolerance)
 
 

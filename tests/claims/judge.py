@@ -21,11 +21,13 @@ FIGURE = re.compile(r"(\d[\d,]*)(?:\.(\d+))?(e[+-]?\d+)?([KMBT%](?![A-Za-z]))?")
 
 
 class Found(NamedTuple):
-    """Our figure, in the shape of the claim's ``truth``; the verdict; and a sentence with the exact figures."""
+    """Our figure, in the shape of the claim's ``truth``; the verdict; and a sentence with the exact figures. ``given`` are those
+    keys of a truth that no arithmetic leads to: they are put in."""
 
     ours: Any
     verdict: str
     text: str
+    given: tuple[str, ...] = ()
 
 
 class Claim(NamedTuple):

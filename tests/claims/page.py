@@ -34,7 +34,8 @@ figures of ours are not typed in: a function per claim (`tests/claims`) asks the
 | wrong | further off |
 | unknowable | what it is about was never published |
 
-Of several figures in a claim the one that is furthest off decides. GB are 10^9 bytes, GiB 2^30.
+Of several figures in a claim the one that is furthest off decides. Where loose ends and wrong begins is a choice, and so is which
+readings are usual; the figures stand beside. GB are 10^9 bytes, GiB 2^30.
 """
 
 
