@@ -1,7 +1,7 @@
 """Fully sharded data parallelism on a rank: what it gathers, sums and holds, asked of an allocator in torch's order.
 
-Zhao et al. 2023, arXiv:2304.11277 (FSDP1: a layer's parameters as one, gathered in place); FSDP2 (torch.distributed.fsdp) divides each
-tensor by its rows, gathers into a buffer and copies out of it.
+Zhao et al. 2023, arXiv:2304.11277 (FSDP1: a layer's parameters as one, gathered in place); FSDP2 (torch.distributed.fsdp)
+divides each tensor by its rows, gathers into a buffer and copies out of it.
 """
 
 from llmcalc.engines.layout import Layout
@@ -26,6 +26,7 @@ class Unit:
 
 
 def units_of(shares: list[Share], recipe: Recipe, layout: Layout) -> dict[str, Unit]:
+    """What is gathered together, by layer; the root has no name."""
     found: dict[str, Unit] = {"": Unit()}
     for share in shares:
         item = ITEMS[layout.shard_dtype] if layout.shard_dtype and share.item != NF4 else share.item
