@@ -45,7 +45,7 @@ def title(run: Run | None, x: Optimum) -> str:
 def result(run: Run | None, x: Optimum) -> dict[str, Any]:
     """One law's answer as JSON has it; for a run also the optimum of its compute."""
     found = {
-        "law": x.law.name, "params": number(x.params), "tokens": number(x.tokens), "flops": number(x.flops),
+        "law": x.law.name, "params": whole(x.params), "tokens": whole(x.tokens), "flops": number(x.flops),
         "loss": None if x.loss is None else float(x.loss), "tokens_per_param": x.tokens_per_param,
         "source": x.law.source, "loss_source": x.law.loss_source, "note": x.law.note, "constants": x.law.constants,
         "batch_tokens": x.advised(x.law.batch), "learning_rate": x.advised(x.law.learning_rate),
@@ -57,7 +57,7 @@ def result(run: Run | None, x: Optimum) -> dict[str, Any]:
     best = None if far is None else far.best
     return {
         **found, "run": run.name, "estimate": run.estimate,
-        "optimal_params": best and float(best.params), "optimal_tokens": best and float(best.tokens),
+        "optimal_params": best and whole(best.params), "optimal_tokens": best and whole(best.tokens),
         "optimal_loss": float(best.loss) if best and x.law.is_least else None,
         "params_ratio": far and far.params_ratio, "tokens_ratio": far and far.tokens_ratio,
         "excess_loss": far and far.excess_loss, "matching_flops": far and far.matching_flops,
@@ -131,6 +131,11 @@ def notes(runs: list[Run], silent: list[str], laws: list[Law], unique: Any, dema
     if demand is not None and not any(law.condition == "served" for law in laws):
         found.append("--inference-tokens matters to the law sardana alone")
     return [*found, "C = 6 N D; every figure is an estimate from a fit; loss in nats per token on that fit's own data"]
+
+
+def whole(value: object) -> int | None:
+    """A count as JSON has it: there are no parts of a parameter or a token."""
+    return None if value is None else round(float(value))  # type: ignore[arg-type]
 
 
 def number(value: object) -> int | float | None:
