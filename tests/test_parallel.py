@@ -320,6 +320,15 @@ def test_gathered_layers(layout: dict[str, Any], expected: int) -> None:
     assert plan(gpt2, Recipe(S), Layout(dp=4, **layout)).stages[0].held.gathered == expected
 
 
+def test_the_step_works_on_what_a_rank_has() -> None:
+    """A foreach AdamW takes a copy of the states that it has, which ZeRO divides."""
+    gpt2, recipe = resolve.model("gpt2").blueprint, Recipe(S, foreach=True)
+    alone, divided = (plan(gpt2, recipe, Layout(dp=dp, zero="2")).stages[0] for dp in (1, 8))
+    assert divided.held.scratch == pytest.approx(alone.held.scratch / 8, rel=1e-3)
+    saved = alone.training.peaks["step"] - divided.training.peaks["step"]
+    assert saved == pytest.approx(7 / 8 * (alone.held.scratch + alone.held.gradients + alone.held.optimizer), rel=1e-3)
+
+
 def test_shards_in_fp32() -> None:
     """FSDP's mixed precision: 16 bytes of each element are divided, and layers gathered in 16 bits."""
     gpt2 = resolve.model("gpt2").blueprint

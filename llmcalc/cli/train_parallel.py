@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from llmcalc.report.document import Table
 
 
+COPIES = (
+    "autocast keeps 16-bit copies of all weights through the forward pass; trainers that divide weights have --precision bf16 "
+    "--shard-dtype fp32 instead"
+)
 FULL = (
     "torch's allocator would reserve more than the GPU has: it gives back what is free and asks anew, which takes time, and may "
     "find no whole block (PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True helps)"

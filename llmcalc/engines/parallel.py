@@ -227,7 +227,7 @@ class Planner:
             gathered = held.gathered if phase != "step" else 0
             found[phase] = {
                 **standing, "gradients": standing["gradients"] + moment.gradients - gone, "gathered": gathered,
-                "activations": moment.activations, "temporaries": moment.passing,
+                "activations": moment.activations, "temporaries": held.scratch if phase == "step" else moment.passing,
             }  # fmt: skip
         peaks = {phase: sum(parts.values()) for phase, parts in found.items()}
         phase = max(peaks, key=peaks.__getitem__)

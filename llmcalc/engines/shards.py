@@ -98,7 +98,8 @@ def gradient_item(tensor: Trained, recipe: Recipe, layout: Layout) -> int:
 class Held(NamedTuple):
     """Bytes of a rank's model states. ``gathered`` stands for a while: whole layers of ZeRO-3. ``host`` has been moved there.
 
-    ``elements`` are the rank's own before data parallelism divides them, ``padding`` what all sharers hold for nothing.
+    ``elements`` are the rank's own before data parallelism divides them, ``padding`` what all sharers hold for nothing, ``scratch``
+    what the optimizer's step takes for a while.
     """
 
     elements: int
@@ -109,6 +110,7 @@ class Held(NamedTuple):
     gathered: int
     host: int
     padding: int
+    scratch: int
 
     @property
     def states(self) -> int:
@@ -204,7 +206,8 @@ class Holding:
             return sum(gradient_item(tensor, recipe, layout) * int(tensor.count) for tensor in held)
 
         stepped = flat if layout.level else whole
-        optimizer = int(states(stepped, recipe).states.value) if stepped else 0
+        made = states(stepped, recipe) if stepped else None
+        optimizer, scratch = (int(made.states.value), int(made.scratch)) if made else (0, 0)
         gradients = gradient(flat if layout.level >= 2 else whole)
         size = sum(_bytes(tensor, cut(tensor, layout) if layout.level == 3 else tensor.trained) for tensor in found)
         own = sum(int(t.count) * ranks for t, ranks in zip(divided, _ranks(learning, layout), strict=True))
@@ -215,7 +218,7 @@ class Holding:
         if layout.offload:
             optimizer = gradients = 0
         size = 0 if layout.offload == "all" else size
-        return Held(self.elements, size, gradients, optimizer, self.buffers, gathered, moved, padding)
+        return Held(self.elements, size, gradients, optimizer, self.buffers, gathered, moved, padding, scratch)
 
 
 def _ranks(tensors: list[Share], layout: Layout) -> list[int]:
