@@ -10,7 +10,7 @@ from llmcalc.units import MiB
 
 if TYPE_CHECKING:
     from llmcalc.engines import step_links, step_time
-    from llmcalc.engines.runtimes import Runtime
+    from llmcalc.engines.runtimes import Card, Runtime
     from llmcalc.engines.speed import Efficiency, Machine
     from llmcalc.specs.efficiency import Found
     from llmcalc.specs.gpu import GpuSpec
@@ -62,6 +62,14 @@ def hourly_prices(card: Gpu | None, price: float | None) -> tuple[tuple[float | 
     )
     middle = f"${likely:g} per GPU-hour, the median of the catalogue's quotes: " if len(quotes) > 1 else "the catalogue's quote: "
     return (likely, low, high), middle + said
+
+
+def seen(card: Gpu) -> "Card":
+    """A GPU as a runtime sees it."""
+    from llmcalc.engines.runtimes import Card
+
+    listed = card.spec.driver_bytes or card.usable_bytes * card.spec.devices
+    return Card(card.usable_bytes, listed // card.spec.devices, card.spec.architecture)
 
 
 def runtime(text: str) -> "Runtime":

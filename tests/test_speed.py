@@ -261,3 +261,32 @@ def test_what_does_not_fit_is_said_as_fit_says_it(run: Any) -> None:
     assert run("fit", *command).code == 1
     assert any("does not fit on 8 x h100-sxm" in note for note in outcome.json["notes"])
     assert any(note.startswith("h100-sxm: $") for note in outcome.json["notes"])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "llama3-70b --gpu h100-sxm --gpus 2", "llama3-70b --gpu h100-sxm --gpus 1 --quant awq", "llama3-8b --gpu rtx4090",
+        "deepseek-v3 --gpu h100-sxm --gpus 8", "llama3-8b --gpu rtx4090 --runtime llama.cpp --quant q4_k_m --batch 8",
+        "llama3-8b --gpu rtx4090 --runtime transformers --batch 64", "llama3-8b --gpu t4 --quant awq", "gpt2 --gpu t4 --batch 512",
+    ],
+)  # fmt: skip
+def test_it_fits_where_the_runtime_says_so(options: str, run: Run) -> None:
+    """The verdict is that of ``fit`` with the runtime named, at every batch of the table."""
+    (result,) = run("speed", *options.split(), "--prompt", "1024", "--output", "256", "--json").results
+    words = options.split()
+    at = words.index("--batch") if "--batch" in words else len(words)
+    plain = [*words[:at], *words[at + 2 :], "--ctx", "1280", "--runtime", result["runtime"], "--json"]
+    for row in result["batches"]:
+        held = run("fit", *plain, "--batch", str(row["batch"])).results[0]
+        assert held["fits"] == row["fits"], row
+    assert [row["fits"] for row in result["batches"] if row["batch"] == result["batch"]] == [result["fits"]]
+
+
+def test_matrices_are_divided_as_the_runtime_would(run: Run) -> None:
+    """64 heads over six GPUs: two divide each layer, in three stages."""
+    (found,) = run("speed", "llama3-70b", "--gpu", "h100-sxm", "--gpus", "6", "--json").results
+    held = run("fit", "llama3-70b", "--gpu", "h100-sxm", "--gpus", "6", "--runtime", "vllm", "--json").results[0]
+    assert (found["tp"], held["tp"], held["pp"]) == (2, 2, 3)
+    outcome = run("speed", "llama3-70b", "--gpu", "h100-sxm", "--gpus", "3", "--tp", "3")
+    assert (outcome.code, "cannot be divided over 3 GPUs" in outcome.err) == (2, True)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from llmcalc import hardware
 from llmcalc.cli.fit_rows import Question, Row, cost, filled
 from llmcalc.engines import serving
 from llmcalc.engines.runtime_llamacpp import LlamaCppPlan
 from llmcalc.engines.runtime_model import Known
 from llmcalc.engines.runtime_sglang import SglangPlan
 from llmcalc.engines.runtime_vllm import VllmPlan
-from llmcalc.engines.runtimes import Card, Case, Plan, Runtime, Settings, Split
+from llmcalc.engines.runtimes import Case, Plan, Runtime, Settings, Split
 from llmcalc.errors import UsageError
 
 if TYPE_CHECKING:
-    from llmcalc import hardware, resolve
+    from llmcalc import resolve
     from llmcalc.engines.weights import Method
 
 
@@ -51,9 +52,7 @@ def row(
     split = _split(question, runtime, m, gpus)
     if question.eager:
         runtime = runtime._replace(rules=runtime.rules._replace(graphs_in_budget=False))
-    seen = Card(card.usable_bytes, (card.spec.driver_bytes or card.usable_bytes * card.spec.devices) // card.spec.devices,
-                card.spec.architecture)  # fmt: skip
-    case = Case(m.blueprint, method, question.dtype or "", runtime, seen, split, settings(question), known)
+    case = Case(m.blueprint, method, question.dtype or "", runtime, hardware.seen(card), split, settings(question), known)
     made = serving.plan(case)
     tokens, batch = head["ctx"], question.batch
     degrees = split if runtime.kind in serving.DIVIDING else Split()

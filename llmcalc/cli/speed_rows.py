@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 from llmcalc import hardware, resolve
-from llmcalc.engines import kv
+from llmcalc.engines import kv, serving
 from llmcalc.engines import speed as engine
 from llmcalc.engines.demand import RESERVE_BYTES
 from llmcalc.engines.roofline import Roofline
+from llmcalc.engines.runtime_model import Known
+from llmcalc.engines.runtimes import Case, Settings, Split
 from llmcalc.engines.weights import size as weight_size
 from llmcalc.errors import UsageError
 from llmcalc.quantity import Quantity
 from llmcalc.report.document import Table
 from llmcalc.specs import catalogue
-from llmcalc.units import show_bytes
 
 MOST_BATCH = 1024
 MILLION = 1_000_000
@@ -70,7 +73,10 @@ def answer(q: Question) -> Answer:
     blueprint = q.model.blueprint
     method, _ = resolve.stored_as(q.model, q.quant, q.dtype)
     found = hardware.efficiencies(q.runtime or default_runtime(q.card, method.name), q.card, method.name)
-    machine = hardware.machine(found.runtime, q.card, method.name, q.gpus, q.tp)
+    case = _case(q, found.runtime, method)
+    machine = hardware.machine(
+        found.runtime, q.card, method.name, q.gpus, case.split.tp if case and case.runtime.kind in serving.DIVIDING else q.tp
+    )
     e = hardware.efficiency(found.runtime, q.card, method.name)
     roof = Roofline(blueprint, method, q.dtype or "", q.kv_dtype, machine.ranks)
     draft, notes = None, []
@@ -82,8 +88,8 @@ def answer(q: Question) -> Answer:
                      f"says it), yields {draft.expected:.2f} tokens a step")  # fmt: skip
     s = engine.speed(roof, machine, e, q.prompt, q.output, q.batch, draft)
     price, quoted = _price(q.card, q.price)
-    room, needed = (q.card.usable_bytes - RESERVE_BYTES) * q.gpus, _memory(q, method)
-    fits = needed(q.batch) <= room
+    fitting = _fitting(q, method, case)
+    fits = fitting(q.batch)
     (low, high), (slow, fast) = e.decode_range, e.prefill_range
     hourly = None if price is None else price * q.gpus / 3600
     time = s.mean.time
@@ -106,7 +112,7 @@ def answer(q: Question) -> Answer:
             "draft_seconds": s.mean.draft_seconds, "tokens": s.mean.tokens,
         },
         "knee_batch": engine.knee(roof, machine, e, q.prompt + q.output / 2),
-        "batches": _batches(q, roof, machine, e, draft, needed, room),
+        "batches": _batches(q, roof, machine, e, draft, fitting),
         "price_dollars_per_gpu_hour": price,
         "dollars_per_million_tokens": hourly and hourly / s.decode * MILLION,
         "dollars_per_million_input_tokens": hourly and hourly / s.prefill * MILLION,
@@ -114,8 +120,10 @@ def answer(q: Question) -> Answer:
         "efficiency": {"class": found.name, **used},
     }  # fmt: skip
     if not fits:
-        taken = f"weights and cache are {show_bytes(needed(q.batch))}, {show_bytes(room)} usable beside a reserve"
-        notes.append(f"{q.model.name} does not fit on {q.gpus} x {q.card.name}: {taken}; the speed is what it would be")
+        held = f"as {found.runtime} holds it" if case else "weights and cache beside a reserve"
+        notes.append(
+            f"{q.model.name} does not fit on {q.gpus} x {q.card.name}, {held} (llmcalc fit); the speed is what it would be"
+        )
     shown = f"decode {low:g} to {high:g}, prefill {slow:g} to {fast:g}"
     if found.measured:
         basis = f"measured / predicted, 10th to 90th percentile of the rows in docs/speed.md: {shown}"
@@ -135,25 +143,46 @@ def _price(card: hardware.Gpu, price: float | None) -> tuple[float | None, str]:
     return card.usd_per_hour if price is None else price, said
 
 
-def _memory(q: Question, method: Any) -> Any:
-    """Bytes of weights and cache at a batch, over all GPUs."""
-    weights = weight_size(q.model.blueprint, method, q.dtype or "").weight_bytes
+def _case(q: Question, runtime: str, method: Any) -> Case | None:
+    """The model as its runtime serves it; None where nobody has said how that allocates. Raises UsageError for a split that the
+    runtime cannot have."""
+    if runtime not in catalogue.entries("runtimes"):
+        return None
+    held, blueprint = hardware.runtime(runtime), q.model.blueprint
+    divides = held.kind in serving.DIVIDING
+    if q.gpus % (q.tp or 1):
+        raise UsageError(f"--tp {q.tp} does not divide --gpus {q.gpus}")
+    split = serving.split_over(blueprint, held.kind, q.gpus, Split(tp=q.tp or 1), ("tp",) if q.tp and divides else ())
+    settings = Settings(kv_dtype=q.kv_dtype, encoder_context=blueprint.encoder_tokens(None, q.prompt) or None)
+    return Case(
+        blueprint, method, q.dtype or "", held, hardware.seen(q.card), split, settings, Known(blueprint, method, q.dtype or "")
+    )
+
+
+def _fitting(q: Question, method: Any, case: Case | None) -> Callable[[int], bool]:
+    """Whether a batch fits: as the runtime lays it out, else weights and cache over all GPUs beside a reserve."""
     tokens = q.prompt + q.output
+    if case is not None:
+        made = serving.plan(case)
+        return lambda batch: serving.fitting(made, tokens, batch)
+    weights = weight_size(q.model.blueprint, method, q.dtype or "").weight_bytes
     encoder = q.model.blueprint.encoder_tokens(None, q.prompt)
-    return lambda batch: weights + kv.size(q.model.blueprint, tokens, batch, q.kv_dtype, encoder).total
+    room = (q.card.usable_bytes - RESERVE_BYTES) * q.gpus
+    return lambda batch: weights + kv.size(q.model.blueprint, tokens, batch, q.kv_dtype, encoder).total <= room
 
 
 def _batches(
-    q: Question, roof: Roofline, machine: engine.Machine, e: engine.Efficiency, draft: engine.Draft | None, needed: Any, room: int
-) -> list[dict[str, Any]]:
+    q: Question, roof: Roofline, machine: engine.Machine, e: engine.Efficiency, draft: engine.Draft | None,
+    fitting: Callable[[int], bool],
+) -> list[dict[str, Any]]:  # fmt: skip
     """Powers of two up to what fits (and the one that was asked), at the middle of the answer."""
-    sizes = [1 << n for n in range(MOST_BATCH.bit_length()) if needed(1 << n) <= room]
+    sizes = list(takewhile(fitting, (1 << n for n in range(MOST_BATCH.bit_length()))))
     found = []
     for batch in sorted({*sizes, q.batch}):
         step = engine.step(roof, machine, e, q.prompt + q.output / 2, batch, draft)
         found.append({
             "batch": batch, "decode_tokens_per_second": batch / step.seconds_per_token, "tpot_seconds": step.seconds_per_token,
-            "bound": step.time.bound, "fits": needed(batch) <= room,
+            "bound": step.time.bound, "fits": batch in sizes or fitting(batch),
         })  # fmt: skip
     return found
 
