@@ -185,7 +185,7 @@ def test_what_torchs_allocator_reserves(options: str, gib: float, run: Run) -> N
     """Measured with torchtitan on 8 and 128 H100 of 96 GB (benchmarks/llama3_h100_202412_torchtitan.md, table 1 and 3)."""
     result = run("train", *TITAN.split(), *options.split(), "--json").results[0]
     assert result["reserved_bytes"] / 2**30 == pytest.approx(gib, rel=0.02)
-    assert result["reserved_bytes"] == result["stages"][0]["reserved_bytes"] > result["peak_bytes"]
+    assert result["reserved_bytes"] > result["peak_bytes"]
     assert sum(result["peak_parts"].values()) == result["peak_bytes"]
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from llmcalc.errors import UsageError
+from llmcalc.errors import NoAnswer, UsageError
 
 if TYPE_CHECKING:
     from llmcalc.blueprint.parts import Blueprint
@@ -38,15 +39,16 @@ def layout_of(layout: Layout, gpus: int | None, dp: int | None) -> Layout:
 
 
 def figures(blueprint: Blueprint, recipe: Recipe, found: Parallel, *, named: bool = True) -> dict[str, Any]:
-    """The keys of a result that say where what stands, and what goes over the links. On one GPU the allocator is followed only
+    """The keys of a result that say where what stands, and what goes over the links. torch's allocator is followed only
     where a model was named: it takes a while."""
     from llmcalc.engines.reserved import reserved
     from llmcalc.engines.traffic import traffic
 
     fullest = found.fullest
-    held = fullest.reserved
-    if found.layout.gpus == 1 and named and recipe.precision != "megatron":
-        held = reserved(blueprint, recipe, found.layout).reserved
+    held = None
+    if named and (found.layout.gpus == 1 or fullest.eager is not None):
+        with suppress(NoAnswer):
+            held = reserved(blueprint, recipe, found.layout).reserved
     sent = traffic(blueprint, recipe, found.layout, fullest.stage) if found.layout.gpus > 1 else []
     return {
         "gpus": found.layout.gpus, "layout": found.layout._asdict(), "stages": [_stage(stage) for stage in found.stages],
@@ -69,7 +71,7 @@ def _stage(stage: Stage) -> dict[str, Any]:
         "optimizer_bytes": held.optimizer, "buffer_bytes": held.buffers, "gathered_bytes": stage.training.parts["gathered"],
         "host_bytes": held.host,
         "padding": held.padding, "input_bytes": stage.input_bytes, "placeholder_bytes": stage.placeholders,
-        "activation_bytes": kept.kept, "reserved_bytes": stage.reserved,
+        "activation_bytes": kept.kept,
         "activation_parts": {"layers": kept.layers, "embedding": kept.embedding, "head": kept.head}, "passing_bytes": kept.passing,
         "peak_bytes": stage.peak_bytes,
     }  # fmt: skip

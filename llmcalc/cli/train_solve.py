@@ -101,7 +101,7 @@ def ways(
     that flash attention does for all where no other was asked for."""
     found = []
     recipe = recipe._replace(attention=attention or "flash")
-    for name, own in engine.ways(blueprint, recipe, targets_said=targets_said):
+    for name, own in engine.ways(blueprint, recipe, ask.layout, targets_said=targets_said):
         try:
             answer = ask(own)
             limit = blueprint.context or engine.MOST

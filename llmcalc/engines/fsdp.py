@@ -127,14 +127,18 @@ class Rank:
         self.made.add(thing)
         self.allocator.take(thing, size, stream)
 
+    def settle(self) -> None:
+        """The optimizer's states, which stand from the first step on."""
+        for name, unit in self.units.items() if not self.layout.offload else ():
+            if ("states", name) not in self.allocator.blocks:
+                for size in unit.moments:
+                    self.allocator.take(("states", name), size)
+
     def step(self, *, foreach: bool) -> None:
         """The optimizer's step, and what stood until then goes."""
         allocator = self.allocator
         allocator.phase = "step"
-        for name, unit in self.units.items() if not self.layout.offload else ():
-            if ("states", name) not in allocator.blocks:
-                for size in unit.moments:
-                    allocator.take(("states", name), size)
+        self.settle()
         if foreach and not self.layout.offload:
             for unit in self.units.values():
                 for size in unit.moments[::2]:

@@ -90,7 +90,7 @@ class Planner:
 
     def _walked(self, recipe: Recipe, layout: Layout) -> Parallel:
         """Every stage's step as torch runs it, with what FSDP gathers and what a rank's narrow layers keep."""
-        found, stages = reserved.stages(self.blueprint, recipe, layout), []
+        found, stages = reserved.stages(self.blueprint, recipe, layout, settled=True), []
         inputs = 2 * INT64 * recipe.micro_batch * (recipe.seq // layout.cp) * layout.micro_batches
         trained = sum(int(tensor.count) for tensor in self.whole(recipe).trained())
         added = sum(int(extra.elements) for extra in self.whole(recipe).added)
@@ -104,8 +104,7 @@ class Planner:
             passing = one.parts["temporaries"]
             ranks = layout.gpus // layout.pp
             stages.append(
-                Stage(index, ranks, rank.layers, flying, held, Activations(kept, 0, 0, passing), 0, inputs, self.total, figures,
-                      one.reserved)
+                Stage(index, ranks, rank.layers, flying, held, Activations(kept, 0, 0, passing), 0, inputs, self.total, figures)
             )  # fmt: skip
         return Parallel(layout, tuple(stages))
 

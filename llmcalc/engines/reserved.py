@@ -109,8 +109,11 @@ def reserved(blueprint: Blueprint, recipe: Recipe, layout: Layout, *, flat: bool
     return max(stages(blueprint, recipe, layout, flat=flat, limit=limit), key=lambda one: one.reserved)
 
 
-def stages(blueprint: Blueprint, recipe: Recipe, layout: Layout, *, flat: bool = False, limit: int = 0) -> list[Reserved]:
-    """A rank of each stage. ``flat``: FSDP1. ``limit``: what a GPU has for torch, 0 for no end.
+def stages(
+    blueprint: Blueprint, recipe: Recipe, layout: Layout, *, flat: bool = False, limit: int = 0, settled: bool = False
+) -> list[Reserved]:  # fmt: skip
+    """A rank of each stage. ``flat``: FSDP1. ``limit``: what a GPU has for torch, 0 for no end. ``settled``: one step, with the
+    optimizer's states there from its start, which is all that memory in use asks for.
 
     Raises as ``training.Step`` and ``local.rank`` do, and NoAnswer for Megatron and DeepSpeed, whose buffers are their own.
     """
@@ -121,7 +124,9 @@ def stages(blueprint: Blueprint, recipe: Recipe, layout: Layout, *, flat: bool =
     if layout.pp == 1:
         layout = layout._replace(schedule="1f1b", chunks=1)  # one stage has no schedule
     blueprint = without_formulas(blueprint)
-    return [_stage(blueprint, recipe, layout, stage, Watched(limit), flat=flat) for stage in range(layout.pp)]
+    return [
+        _stage(blueprint, recipe, layout, stage, Watched(limit), flat=flat, settled=settled) for stage in range(layout.pp)
+    ]  # fmt: skip
 
 
 def _waiting(flying: tuple[int, ...], at: int, turn: int, layout: Layout) -> list[int]:
@@ -142,7 +147,9 @@ def _links(step: Step) -> list[int]:
     return [int(storage.size) for storage in first + sent]
 
 
-def _stage(blueprint: Blueprint, recipe: Recipe, layout: Layout, stage: int, allocator: Watched, *, flat: bool) -> Reserved:
+def _stage(
+    blueprint: Blueprint, recipe: Recipe, layout: Layout, stage: int, allocator: Watched, *, flat: bool, settled: bool
+) -> Reserved:  # fmt: skip
     # torch's pipelines keep the outputs of the last stage, of all micro-batches, and join them at the end.
     recipe = recipe._replace(seq=recipe.seq // layout.cp, keep_logits=recipe.keep_logits or layout.pp > 1)
     held = [blueprint]
@@ -169,7 +176,9 @@ def _stage(blueprint: Blueprint, recipe: Recipe, layout: Layout, stage: int, all
     flying = in_flight(layout, stage)
     again = min(layout.micro_batches, 2)
     outputs = [int(s.size) for s in steps[-1].tape.to_stay] if layout.pp > 1 and stage == layout.pp - 1 else []
-    for _ in range(STEPS):
+    if settled:
+        rank.settle()
+    for _ in range(1 if settled else STEPS):
         allocator.phase = "forward"
         for _ in range(2 * layout.micro_batches):
             allocator.take("inputs", INT64 * recipe.micro_batch * recipe.seq)

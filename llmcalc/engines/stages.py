@@ -31,8 +31,7 @@ class Stage(NamedTuple):
 
     ``in_flight`` are the micro-batches whose activations stand at once, by chunk of layers. ``placeholders``: where weight
     gradients are added to fp32 ones in the product's own kernel, TransformerEngine gives autograd an empty tensor in their stead,
-    and keeps one of each shape. ``eager`` are the figures where the step was followed kernel by kernel, ``reserved`` what torch's
-    allocator then holds, where it was followed too.
+    and keeps one of each shape. ``eager`` are the figures where the step was followed kernel by kernel.
     """
 
     stage: int
@@ -45,7 +44,6 @@ class Stage(NamedTuple):
     input_bytes: int
     total: int
     eager: Training | None = None
-    reserved: int | None = None
 
     @property
     def peak_bytes(self) -> int:

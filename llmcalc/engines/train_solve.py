@@ -202,8 +202,9 @@ def _solved(ask: Ask, budget: int, last: int, shown: Callable[[int], int], made:
     return Solution(None if n is None else shown(n), shown(last), recipe, ask.layout, ask(recipe))
 
 
-def ways(blueprint: Blueprint, recipe: Recipe, *, targets_said: bool) -> list[Way]:
-    """The usual ways to train, each with and without recomputing whole layers; what they do not name is as in ``recipe``.
+def ways(blueprint: Blueprint, recipe: Recipe, layout: Layout, *, targets_said: bool) -> list[Way]:
+    """The usual ways to train, each with and without recomputing whole layers; what they do not name is as in ``recipe``. Where
+    weights are divided nobody trains all of them under autocast, whose copies are whole (``shard_dtype`` is in its place).
 
     Adapters are trained as trainers do it: under autocast, over a bf16 base, or one of 4 bits.
     """
@@ -216,6 +217,8 @@ def ways(blueprint: Blueprint, recipe: Recipe, *, targets_said: bool) -> list[Wa
         "LoRA, amp": adapted._replace(method="lora"),
         "QLoRA, amp": adapted._replace(method="qlora", kbit_prepare=recipe.kbit_prepare),
     }
+    if layout.sharers(experts=False) > 1 and layout.level == 3:
+        del rows["full, amp"]
     return [Way(name, own._replace(recompute=how)) for name, own in rows.items() for how in ("none", "full")]
 
 
