@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks.search import descend
 from llmcalc.specs import efficiency
 from tests.speed import Case, cases, summary
 
@@ -44,21 +45,7 @@ def fit(data: dict[str, Any], name: str, rounds: int) -> None:
     """Move a runtime's fitted values in place; cases read them through the catalogue."""
     found = weighted([c for c in cases() if c.row["our_runtime"] == name and c.fitted])
     values = [(place, key) for place in places(data) for key in place]
-    factor, best = 1.3, loss(found)
-    for _ in range(rounds):
-        moved = False
-        for place, key in values:
-            for by in (factor, 1 / factor):
-                kept = place[key]
-                place[key] = min(kept * by, 1.0) if key in efficiency.SHARES else kept * by
-                if (now := loss(found)) < best - 1e-6:
-                    best, moved = now, True
-                    break
-                place[key] = kept
-        if not moved:
-            factor = 1 + (factor - 1) / 2
-            if factor < 1.005:
-                break
+    descend(values, lambda: loss(found), efficiency.SHARES, rounds)
 
 
 def spread(found: list[Case]) -> list[float]:

@@ -13,6 +13,7 @@ import statistics
 import sys
 from pathlib import Path
 
+from benchmarks.search import descend
 from llmcalc.specs import train_efficiency
 from tests.train_speed import Case, cases, summary
 
@@ -35,21 +36,7 @@ def fit(rounds: int) -> None:
     """Move the fitted values in place; cases read them through the catalogue."""
     found = [case for case in cases() if case.fitted]
     values = [(place, key) for place in places() for key in place]
-    factor, best = 1.3, loss(found)
-    for _ in range(rounds):
-        moved = False
-        for place, key in values:
-            for by in (factor, 1 / factor):
-                kept = place[key]
-                place[key] = min(kept * by, 1.0) if key in train_efficiency.SHARES else kept * by
-                if (now := loss(found)) < best - 1e-6:
-                    best, moved = now, True
-                    break
-                place[key] = kept
-        if not moved:
-            factor = 1 + (factor - 1) / 2
-            if factor < 1.005:
-                break
+    descend(values, lambda: loss(found), train_efficiency.SHARES, rounds)
 
 
 def spread(found: list[Case]) -> list[float]:
