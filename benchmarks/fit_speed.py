@@ -14,8 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.search import descend
 from llmcalc.specs import efficiency
+from tests.fitting import descend
 from tests.speed import Case, cases, summary
 
 FILE = Path(__file__).parents[1] / "specs" / "efficiency.json"

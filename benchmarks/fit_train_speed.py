@@ -13,8 +13,8 @@ import statistics
 import sys
 from pathlib import Path
 
-from benchmarks.search import descend
 from llmcalc.specs import train_efficiency
+from tests.fitting import descend
 from tests.train_speed import Case, cases, summary
 
 FILE = Path(__file__).parents[1] / "specs" / "train_efficiency.json"

@@ -1,1 +1,0 @@
-"""Speed and size of llmcalc, and what is fitted on measurements. Never part of the tests."""
