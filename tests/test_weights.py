@@ -400,3 +400,21 @@ def test_a_tower_stands_in_a_file_of_its_own(run: Any) -> None:
     assert both["projector_file_bytes"] > 0 == text["projector_file_bytes"]
     assert both["file_bytes"] == text["file_bytes"]
     assert both["weight_bytes"] > text["weight_bytes"]
+
+
+@pytest.mark.parametrize("row", [row for row in SIZES if str(row["quant"]).endswith("-2023") and row["key"] == "file_bytes"])
+def test_the_stock_name_tells_the_older_size_too(row: dict[str, Any], run: Any) -> None:
+    """Files made before the mix changed are still about: their size stands beside today's, and in a note where it is another."""
+    name = row["quant"].removesuffix("-2023")
+    outcome = run("weights", row["model"], "--quant", name, "--json")
+    (result,) = outcome.results
+    assert result["earlier_file_bytes"] == pytest.approx(row["value"], rel=0.02)
+    assert result["file_bytes"] < 0.95 * result["earlier_file_bytes"]
+    assert any(f"(--quant {row['quant']})" in note for note in outcome.json["notes"])
+    assert run("weights", row["model"], "--quant", "q8_0", "--json").results[0]["earlier_file_bytes"] is None
+
+
+def test_every_older_quantisation_exists() -> None:
+    for name, entry in catalogue.entries("quants").items():
+        earlier = entry.data.get("earlier")
+        assert earlier is None or earlier in catalogue.entries("quants"), name

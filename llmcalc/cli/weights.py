@@ -10,6 +10,7 @@ from llmcalc.cli import options as o
 
 if TYPE_CHECKING:
     from llmcalc.engines.weights import Method
+    from llmcalc.resolve import Model
 
 Quants = Annotated[
     str | None,
@@ -21,6 +22,7 @@ Quants = Annotated[
     ),
 ]  # fmt: skip
 SAFETENSORS = "on disk: tensors and header; bits per weight over all parameters, the unquantised too"
+NOTICED = 0.005  # from where on an older file is worth a note
 GGUF = "on disk: a GGUF header is an estimate, 40 bytes of tokenizer per vocabulary entry"
 
 
@@ -31,6 +33,19 @@ def _container(method: Method) -> str:
     if not method.rules:
         return "safetensors"
     return catalogue.quant_spec(method.name)[1].container or "safetensors"
+
+
+def _earlier(m: Model, method: Method, dtype: str) -> tuple[int, str, str] | None:
+    """Bytes of an older file of the same name, what such files are called, and the quantisation; None where it never changed."""
+    from llmcalc import resolve
+    from llmcalc.engines import files
+    from llmcalc.specs import catalogue
+
+    name = catalogue.quant_spec(method.name)[1].earlier if method.rules else None
+    if name is None:
+        return None
+    older = resolve.method(name)
+    return files.file_of(m.blueprint, older, dtype, _container(older)).file_bytes, catalogue.quant_spec(name)[1].title, name
 
 
 def weights(
@@ -66,13 +81,18 @@ def weights(
         for method, word in stored:
             container = _container(method)
             size = engine.size(m.blueprint, method, dtype or "")
-            found.append((method, word, size, files.file_of(m.blueprint, method, dtype or "", container), container))
-        for method, word, size, file, container in sorted(found, key=lambda row: (-row[2].weight_bytes, row[1])):
+            file = files.file_of(m.blueprint, method, dtype or "", container)
+            earlier = _earlier(m, method, dtype or "")
+            if quant != "all" and earlier is not None and abs(earlier[0] / file.file_bytes - 1) > NOTICED:
+                notes.append(f"{m.name}: {earlier[1]} are {show_bytes(earlier[0], 'GB')} on disk (--quant {earlier[2]})")
+            found.append((method, word, size, file, container, earlier and earlier[0]))
+        for method, word, size, file, container, before in sorted(found, key=lambda row: (-row[2].weight_bytes, row[1])):
             gguf |= container == "gguf"
             results.append({
                 "model": m.name, "estimate": m.blueprint.estimate, "quant": method.name, "dtype": dtype or m.blueprint.dtype,
                 "weight_bytes": size.weight_bytes, "file_bytes": file.file_bytes, "header_bytes": file.header_bytes,
                 "projector_file_bytes": file.apart_bytes, "container": container, "bits_per_weight": file.bits_per_weight,
+                "earlier_file_bytes": before,
                 "parts": size.parts,
             })  # fmt: skip
             rows.append((
@@ -81,7 +101,7 @@ def weights(
             ))  # fmt: skip
             if explain:
                 figures.append(o.figure(m, engine.explain(m.blueprint, method, dtype or "")))
-        apart = max(file.apart_bytes for *_, file, _ in found)
+        apart = max(file.apart_bytes for *_, file, _, _ in found)
         if apart:
             towers.append(f"{m.name}: GGUF puts the vision tower in a file of its own (mmproj), {show_bytes(apart, 'GB')}")
     columns = ("model", "quantisation", ">in memory", ">on disk", ">per weight")

@@ -99,6 +99,8 @@ class QuantSpec(Record):
     """Which tensors get which format; what no rule fits keeps the model's own dtype."""
     container: Literal["safetensors", "gguf"] | None = None
     """What its files are (safetensors unless said): decides header, alignment, and where a vision tower stands."""
+    earlier: Text | None = None
+    """The quantisation that older files of the same name are in."""
     runtimes: Sequence[Text] = ()
     sources: Strings
     note: Text | None = None
