@@ -676,7 +676,8 @@ RECORD_FIELDS: dict[str, dict[str, str]] = {
     },
     "quants": {
         "title": "text!", "kind": "text!", "aliases": "texts", "container": "word safetensors gguf",
-        "format": "record! format", "rules": "records! rule", "runtimes": "texts", "earlier": "text", "sources": "sources!", "note": "text",
+        "format": "record! format", "rules": "records! rule", "runtimes": "texts", "earlier": "text",
+        "sources": "sources!", "note": "text",
     },
 }  # fmt: skip
 ALLOCATION = {
