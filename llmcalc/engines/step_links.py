@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from llmcalc.engines.kept import FP32, HALF
 from llmcalc.engines.layout import Layout
-from llmcalc.engines.recipe import Recipe
+from llmcalc.engines.recipe import ITEMS, Recipe
 from llmcalc.engines.step_work import Kind
 
 
@@ -77,9 +77,12 @@ class Links:
         near = (ranks - (inside == ranks)) / self.machine.nvlink
         return sent / ranks * max(near, (ranks - inside) * once / self.machine.network) / self.reached
 
-    def hop(self, recipe: Recipe, layout: Layout, hidden: int) -> float:
-        """Seconds of activations to the next stage, or of their gradients to the one before: once for each chunk."""
-        size = HALF * recipe.micro_batch * recipe.seq / layout.cp * hidden / (layout.tp if layout.sequence_parallel else 1)
+    def hop(self, layout: Layout, share: float, row: int) -> float:
+        """Seconds of activations to the next stage, or of their gradients to the one before: once for each chunk.
+
+        ``row`` is elements of a whole sequence, tokens by hidden width.
+        """
+        size = HALF * share * row / (layout.tp if layout.sequence_parallel else 1)
         link = self.machine.nvlink if layout.gpus <= self.machine.domain else self.machine.network
         return layout.chunks * size / (link * self.reached)
 
@@ -111,7 +114,9 @@ def _gradient(recipe: Recipe, layout: Layout) -> int:
     """Bytes of a gradient as it is summed, of adapters none to speak of."""
     if recipe.method != "full":
         return 0
-    return FP32 if recipe.precision == "megatron" or layout.reduce_dtype == "fp32" else item_of(recipe)
+    if layout.reduce_dtype:
+        return ITEMS[layout.reduce_dtype]
+    return FP32 if recipe.precision == "megatron" else item_of(recipe)
 
 
 def elements_of(kind: Kind, layout: Layout) -> tuple[tuple[float, bool], tuple[float, bool]]:

@@ -27,7 +27,7 @@ from llmcalc.engines.step_work import FUSED_LOGIT_PASSES, LOGIT_PASSES, SCORE_BA
 from llmcalc.errors import NoAnswer
 
 FLASH_BACKWARD = 2.5  # five products for two (Dao 2023, arXiv:2307.08691, section 4.1)
-REPEATED = {"full": 1.0, "op": 0.5}
+REPEATED = {"none": 0.0, "selective": 0.0, "op": 0.5, "full": 1.0}  # of the products
 # Bytes that AdamW reads and writes for an element: gradient, states, master copy, weight.
 STEP_BYTES = {"megatron": 30, "bf16": 14, "amp": 28, "fp32": 28}
 
@@ -173,7 +173,7 @@ class Clock:
             return self.passed[whole]
         if key not in self.layers:
             self.layers[key] = [self._kind(kind, recipe, layout) for kind in self.work.kinds]
-        each, hop = self.layers[key], self.links.hop(recipe, layout, self.work.hidden)
+        each, hop = self.layers[key], self.links.hop(layout, recipe.micro_batch / layout.cp, self.work.seq * self.work.hidden)
         seen: dict[Counts, tuple[float, ...]] = {}
         stages: list[tuple[float, tuple[float, ...], Counts]] = []
         for index, counts in enumerate(self.work.stages(layout)):
@@ -191,8 +191,7 @@ class Clock:
         share, frozen = recipe.micro_batch / layout.cp, recipe.method != "full"
         beside, vocab = t if layout.sequence_parallel else 1, t if layout.vocab_parallel else 1
         again, eager = recipe.recompute == "full" and kind.layers > 0, recipe.attention == "eager"
-        # Every second product runs again, and all that is no product.
-        share_again = REPEATED.get(recipe.recompute, 0.0) if kind.layers > 0 else 0.0
+        share_again = REPEATED[recipe.recompute] if kind.layers > 0 else 0.0
         passes = 2 if frozen else 3
         # A micro-batch reads weights for each product and adds to gradients.
         item = item_of(recipe)
