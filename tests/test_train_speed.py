@@ -181,6 +181,10 @@ def test_parameters_add_up_to_the_model(name: str) -> None:
         ("mixtral-8x7b", {"dp": 8, "ep": 4, "zero": "1"}, {"data": "dp", "expert": "ep"}),
         ("llama3-8b", {"dp": 8}, {"data": "dp"}),
         ("llama3-8b", {"dp": 8, "zero": "fsdp"}, {"data": "dp"}),
+        ("llama3-8b", {"dp": 8, "zero": "2"}, {"data": "dp"}),
+        ("llama3-8b", {"dp": 8, "zero": "1", "reduce_dtype": "bf16"}, {"data": "dp"}),
+        ("llama3-8b", {"dp": 16, "zero": "1", "shard": 4}, {"data": "dp"}),
+        ("mixtral-8x7b", {"dp": 16, "ep": 2, "zero": "fsdp", "shard": 4}, {"data": "dp"}),
         ("llama3-8b", {"pp": 4}, {"pipeline": "pp"}),
     ],
 )

@@ -166,7 +166,7 @@ class Clock:
         key = (
             recipe.micro_batch, recipe.recompute, recipe.method, recipe.attention, recipe.loss, recipe.precision, layout.tp,
             layout.cp, layout.ep, layout.sequence_parallel, layout.vocab_parallel,
-            (layout.dp, layout.zero, layout.shard, layout.reduce_dtype) if layout.level == 3 else 0,
+            (layout.dp, layout.zero, layout.shard, layout.reduce_dtype) if layout.level >= 2 else 0,
         )  # fmt: skip
         whole = *key, layout.pp, layout.chunks, layout.gpus <= self.machine.domain
         if whole in self.passed:
@@ -235,7 +235,7 @@ class Clock:
         tensor = links.tensor(kind, layout, share, again=again)
         hidden = min(tensor * e.tensor_hidden, window)
         tensor, window = tensor - hidden, window - hidden
-        data = links.gathered(kind, recipe, layout) if layout.level == 3 else 0.0
+        data = links.gathered(kind, recipe, layout) if layout.level >= 2 else 0.0
         data -= min(data * e.hidden, window)
         expert = links.expert(kind, layout, share, self.work.picked, again=again)
         launched = kind.layers * (e.layer_seconds + (e.routing_seconds if kind.routed else 0.0)) * (4 / 3 if again else 1)
