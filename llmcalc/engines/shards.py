@@ -87,12 +87,15 @@ def narrowed(blueprint: Blueprint, weight: Weight, layout: Layout) -> dict[str, 
 
 
 def gradient_item(tensor: Trained, recipe: Recipe, layout: Layout) -> int:
-    """Bytes of an element of a gradient, as it is held and summed; LOMO holds none."""
+    """Bytes of an element of a gradient, as it is held; LOMO holds none."""
     if recipe.optimizer == "lomo":
         return 0
-    if layout.shard_dtype:
-        return tensor.item
-    return ITEMS[layout.reduce_dtype] if layout.reduce_dtype else 4 if recipe.precision == "megatron" else tensor.item
+    return tensor.item if layout.shard_dtype else summed_item(tensor.item, recipe, layout)
+
+
+def summed_item(item: int, recipe: Recipe, layout: Layout) -> int:
+    """Bytes of an element of a gradient as ranks sum it, of a weight of ``item`` bytes."""
+    return ITEMS[layout.reduce_dtype] if layout.reduce_dtype else 4 if recipe.precision == "megatron" else item
 
 
 class Held(NamedTuple):
