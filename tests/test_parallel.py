@@ -245,7 +245,8 @@ def test_stages_of_zero_send(zero: str, parts: int) -> None:
 @pytest.mark.parametrize(
     ("recipe", "layout", "item"),
     [
-        ({}, {}, 2), ({"precision": "amp"}, {}, 4), ({"precision": "megatron"}, {}, 4), ({"optimizer": "lomo"}, {}, 2),
+        ({}, {}, 2), ({"precision": "amp"}, {}, 4), ({"precision": "amp"}, {"zero": "3"}, 2), ({"precision": "megatron"}, {}, 4),
+        ({"optimizer": "lomo"}, {}, 2),
         ({"precision": "megatron"}, {"reduce_dtype": "bf16"}, 2), ({}, {"zero": "fsdp", "shard_dtype": "fp32"}, 2),
         ({}, {"zero": "fsdp", "shard_dtype": "fp32", "reduce_dtype": "fp32"}, 4),
     ],

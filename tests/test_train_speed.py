@@ -188,9 +188,12 @@ def test_parameters_add_up_to_the_model(name: str) -> None:
         ("llama3-8b", {"pp": 4}, {"pipeline": "pp"}),
     ],
 )
-def test_messages_are_those_of_traffic(name: str, layout: dict[str, Any], links: dict[str, str], recompute: str) -> None:
+@pytest.mark.parametrize("precision", ["megatron", "bf16", "amp"])
+def test_messages_are_those_of_traffic(
+    name: str, layout: dict[str, Any], links: dict[str, str], recompute: str, precision: str
+) -> None:
     """At a byte a second, a step's messages take as many seconds as a rank sends bytes (the loss's few sums left out)."""
-    blueprint, own = resolve.model(name).blueprint, MEGATRON._replace(recompute=recompute, micro_batch=2)
+    blueprint, own = resolve.model(name).blueprint, MEGATRON._replace(recompute=recompute, micro_batch=2, precision=precision)
     spread = Layout(**layout, micro_batches=3)
     parts = step_time(blueprint, own, spread, SLOW, ALL).parts
     stage = 1 if spread.pp > 1 else 0

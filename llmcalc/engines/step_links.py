@@ -7,9 +7,10 @@ domain. What is sent, and how often, is ``traffic``'s.
 
 from typing import NamedTuple
 
-from llmcalc.engines.kept import FP32, HALF
+from llmcalc.engines.kept import HALF
 from llmcalc.engines.layout import Layout
-from llmcalc.engines.recipe import ITEMS, Recipe
+from llmcalc.engines.recipe import Recipe
+from llmcalc.engines.shards import summed_item
 from llmcalc.engines.step_work import Kind
 
 
@@ -89,7 +90,7 @@ class Links:
     def gathered(self, kind: Kind, recipe: Recipe, layout: Layout) -> float:
         """Seconds of each micro-batch in a layer: ZeRO-2 divides gradients, ZeRO-3 gathers parameters as well, for forward and for
         backward."""
-        each = _gradient(recipe, layout) + (2 * item_of(recipe) if layout.level == 3 else 0)
+        each = _gradient(recipe, layout) + (2 * recipe.computed_item if layout.level == 3 else 0)
         return sum(
             self._shared(elements * each, layout.sharers(experts=experts), _stride(layout, experts=experts))
             for elements, experts in elements_of(kind, layout)
@@ -99,7 +100,7 @@ class Links:
         """Seconds of what goes once a step, of a stage that has so many elements (and of experts): gradients to those who divide
         them, and updated parameters back; gradients of a part to all who have the same (without ZeRO a part is the whole)."""
         gradient = _gradient(recipe, layout)
-        each = (0, gradient + item_of(recipe), item_of(recipe), 0)[layout.level]
+        each = (0, gradient + recipe.computed_item, recipe.computed_item, 0)[layout.level]
         seconds = 0.0
         for elements, experts in zip(held, (False, True), strict=True):
             ranks, stride = layout.sharers(experts=experts), _stride(layout, experts=experts)
@@ -118,18 +119,9 @@ def _stride(layout: Layout, *, experts: bool) -> int:
     return layout.tp * (layout.ep if experts else 1)
 
 
-def item_of(recipe: Recipe) -> int:
-    """Bytes of a weight as it is computed with."""
-    return FP32 if recipe.precision == "fp32" else HALF
-
-
 def _gradient(recipe: Recipe, layout: Layout) -> int:
     """Bytes of a gradient as it is summed, of adapters none to speak of."""
-    if recipe.method != "full":
-        return 0
-    if layout.reduce_dtype:
-        return ITEMS[layout.reduce_dtype]
-    return FP32 if recipe.precision == "megatron" else item_of(recipe)
+    return summed_item(recipe.base_item, recipe, layout) if recipe.method == "full" else 0
 
 
 def elements_of(kind: Kind, layout: Layout) -> tuple[tuple[float, bool], tuple[float, bool]]:

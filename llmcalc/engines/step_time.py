@@ -22,7 +22,7 @@ from llmcalc.blueprint.parts import Blueprint
 from llmcalc.engines.kept import FP32, HALF
 from llmcalc.engines.layout import Layout
 from llmcalc.engines.recipe import ADAPTERS, Recipe
-from llmcalc.engines.step_links import Links, Machine, elements_of, item_of
+from llmcalc.engines.step_links import Links, Machine, elements_of
 from llmcalc.engines.step_work import FUSED_LOGIT_PASSES, LOGIT_PASSES, SCORE_BACKWARD, SCORE_PASSES, Counts, Kind, StepWork
 from llmcalc.errors import NoAnswer
 
@@ -194,7 +194,7 @@ class Clock:
         share_again = REPEATED[recipe.recompute] if kind.layers > 0 else 0.0
         passes = 2 if frozen else 3
         # A micro-batch reads weights for each product and adds to gradients.
-        item = item_of(recipe)
+        item = recipe.computed_item
         gradient = 0 if frozen else 2 * (FP32 if recipe.precision == "megatron" else item)
         moved = (item * (2 + share_again) + gradient) / (machine.bandwidth * e.bandwidth)
         rate, rate16 = machine.flops * e.products, machine.flops16 * e.products16

@@ -74,7 +74,7 @@ def _states(ledger: _Ledger, rank: Blueprint, recipe: Recipe, layout: Layout) ->
     """Gradients are summed once a step, where they are divided (stages 2 and 3) after each micro-batch."""
     parameters = Parameters(rank, recipe)
     found = tensors(parameters)
-    item = FP32 if recipe.precision == "fp32" else HALF
+    item = recipe.computed_item
     for experts in (False, True):
         own = [tensor for tensor in found if tensor.experts == experts]
         learning = [tensor for tensor in own if tensor.learns]
