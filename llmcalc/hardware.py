@@ -136,6 +136,15 @@ def machine(runtime: str, card: Gpu, quant: str, gpus: int = 1, tp: int | None =
     return Machine(spec.bandwidth_gb_s * 1e9 / each, rate * 1e12 / each, link and link * 1e9, ranks, gpus // ranks)
 
 
+def peak_flops(card: Gpu, precision: str) -> float:
+    """Dense FLOP/s of a whole card (16-bit, fp8, fp4, tf32, fp32). Raises UsageError for a rate that the catalogue does not have."""
+    rates = card.spec.tflops
+    rate = rates.bf16 or rates.fp16 if precision == "16-bit" else getattr(rates, precision)
+    if rate is None:
+        raise UsageError(f"{card.name} has no {precision} rate in the catalogue")
+    return float(rate) * 1e12
+
+
 class Trainer(NamedTuple):
     """A GPU as training steps see it. ``measured``: whether its spread is of steps on this very GPU."""
 
@@ -155,14 +164,11 @@ def trainer(card: Gpu, precision: str = "16-bit", *, megatron: bool = True) -> T
     from llmcalc.specs import train_efficiency
 
     found = train_efficiency.find(card.name, card.spec, "megatron" if megatron else "torch", precision)
-    rates, each = card.spec.tflops, card.spec.devices
-    half = rates.bf16 or rates.fp16
-    rate = half if precision == "16-bit" else getattr(rates, precision)
-    if rate is None:
-        raise UsageError(f"{card.name} has no {precision} rate in the catalogue")
-    other = rate if precision in ("tf32", "fp32") or half is None else half
+    rate, each = peak_flops(card, precision), card.spec.devices
+    whole = precision in ("tf32", "fp32") or not (card.spec.tflops.bf16 or card.spec.tflops.fp16)
+    other = rate if whole else peak_flops(card, "16-bit")
     machine = Machine(
-        rate * 1e12 / each, other * 1e12 / each, card.spec.bandwidth_gb_s * 1e9 / each, found.nvlink * 1e9, found.network * 1e9,
+        rate / each, other / each, card.spec.bandwidth_gb_s * 1e9 / each, found.nvlink * 1e9, found.network * 1e9,
         found.domain,
     )  # fmt: skip
     efficiency = Efficiency(found.name, spread=found.spread, experts_spread=found.experts_spread, **found.values)
