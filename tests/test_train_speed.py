@@ -464,6 +464,17 @@ def test_compute_counts_gpus_from_the_degrees(run: Run) -> None:
     assert 0 < experts["mfu_low"] < experts["mfu"] < experts["mfu_high"] < 1
 
 
+def test_a_card_of_two_devices_has_two_ranks(run: Run) -> None:
+    """MFU is of the card's peak, and so are tokens a second, hours and watts: as many as of the ranks' own time."""
+    (result,) = run("compute", "llama3-8b", "--tokens", "1T", "--gpu", "mi250x", "--gpus", "16", "--tp", "2", "--json").results
+    assert (result["gpus"], result["layout"]["dp"], result["layout"]["tp"]) == (16, 16, 2)
+    trainer = hardware.trainer(hardware.gpu("mi250x"))
+    recipe, layout = Recipe(8192, precision="megatron"), Layout(**result["layout"])
+    step = step_time(resolve.model("llama3-8b").blueprint, recipe, layout, trainer.machine, trainer.efficiency)
+    assert result["gpu_hours"] == pytest.approx(1e12 / (2 * step.tokens_per_second_per_gpu) / 3600)
+    assert trainer.machine.domain == 8
+
+
 def test_a_deadline_is_kept_or_not_by_a_layout(run: Run) -> None:
     arguments = ("compute", *LLAMA, "--gpus", "64", "--tp", "2")
     days = run(*arguments, "--json").results[0]["days"]
@@ -481,6 +492,7 @@ def test_a_deadline_is_kept_or_not_by_a_layout(run: Run) -> None:
         ("llama3-8b --gpu h100-sxm --tp 2", "--dp"),
         ("llama3-8b --gpu h100-sxm --gpus 8 --tp 3", "--gpus 8: tp x pp x cp is 3"),
         ("llama3-8b --gpu h100-sxm --gpus 8 --tp 2 --dp 2", "x dp is 4"),
+        ("llama3-8b --gpu mi250x --tp 3 --dp 1", "is 3, and a card has 2 devices"),
         ("llama3-8b --gpu h100-sxm --gpus 24 --tp 3 --seq 6144", "does not divide the 32 heads"),
         ("llama3-8b --gpu h100-sxm --gpus 64 --pp 64", "too few"),
         ("llama3-8b --gpu h100-sxm --gpus 64 --micro-batch 2 --batch-tokens 1M", "--batch-tokens"),
