@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmcalc.blueprint.parts import Blueprint
+from llmcalc.engines import preference
 from llmcalc.engines.layout import DTYPES, OFFLOADS, SCHEDULES, ZERO, Layout
 from llmcalc.engines.objectives import SFT, Objective
 from llmcalc.engines.parallel import Planner, plan
@@ -92,7 +93,8 @@ def said(ask: Any, *question: Any) -> Any:
 
 
 def test_every_field_is_asked() -> None:
-    assert (RECIPE.keys(), LAYOUT.keys()) == (set(Recipe._fields), set(Layout._fields))
+    assert RECIPE.keys() == set(Recipe._fields)
+    assert LAYOUT.keys() == set(Layout._fields)
 
 
 BOTH = pytest.mark.parametrize("name", ["dense", "qwen3-30b-a3b"])
@@ -142,3 +144,10 @@ def test_a_search(asked: list[Question], goal: Objective) -> None:
         fresh = Ask(model("dense"), layout, objective=goal)
         assert said(ask.over(layout), recipe) == said(fresh, recipe), (recipe, layout)
         assert said(ask.over(layout).plan, recipe) == said(fresh.plan, recipe), (recipe, layout)
+
+
+@pytest.mark.parametrize("goal", GOALS, ids=lambda goal: goal.name)
+def test_models_that_are_trained_together_are_told_apart(goal: Objective) -> None:
+    """The policy and the value model have the same recipe and layout."""
+    recipe = Recipe(SEQ, 2)
+    assert Ask(model("dense"), Layout(), objective=goal).aligned(recipe) == preference.count(model("dense"), recipe, goal)
