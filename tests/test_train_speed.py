@@ -21,7 +21,7 @@ from llmcalc.engines.step_time import Clock, Efficiency, step_time
 from llmcalc.engines.step_work import StepWork
 from llmcalc.engines.traffic import traffic
 from llmcalc.errors import LlmcalcError, NoAnswer, UsageError
-from llmcalc.specs import catalogue, read, validate
+from llmcalc.specs import catalogue, read, train_efficiency, validate
 from tests.conftest import Run
 from tests.train_speed import PAGE, ROWS, cases, far, page, summary
 
@@ -347,6 +347,17 @@ def test_every_gpu_trains_or_says_why_not() -> None:
             assert all(0 <= share <= 1 for share in (e.hidden, e.tensor_hidden)), name
             assert trainer.machine.domain >= 1, name
             assert trainer.measured or e.spread == (0.85, 2.0), name
+
+
+def test_the_file_of_efficiencies_names_gpus_and_all_that_is_reached() -> None:
+    """A name that no GPU has would never be found, and what is not said would count as all of it."""
+    data, known = train_efficiency.data(), catalogue.entries("gpus").keys()
+    assert known >= {*data["networks"], *data["domains"], *data["measured_on"]}
+    reached = set(Efficiency._fields) - {"name", "spread", "experts_spread"}
+    for name in known:
+        card = hardware.gpu(name)
+        for kernels, precision in product(("megatron", "torch"), ("16-bit", "fp8", "fp4")):
+            assert train_efficiency.find(name, card.spec, kernels, precision).values.keys() == reached, name
 
 
 TRAIN = "llama3-8b --precision megatron --seq 4k --recompute full --tp 2 --pp 2 --dp 2 --zero 1 --accumulate 8 --method full"
