@@ -144,6 +144,15 @@ def machine(runtime: str, card: Gpu, quant: str, gpus: int = 1, tp: int | None =
     return Machine(spec.bandwidth_gb_s * 1e9 / each, rate * 1e12 / each, link and link * 1e9, ranks, gpus // ranks)
 
 
+def peak_flops(card: Gpu, precision: str) -> float:
+    """Dense FLOP/s of a whole card (16-bit, fp8, fp4, tf32, fp32). Raises UsageError for a rate that is not in the catalogue."""
+    rates = card.spec.tflops
+    rate = rates.bf16 or rates.fp16 if precision == "16-bit" else getattr(rates, precision)
+    if rate is None:
+        raise UsageError(f"{card.name} has no {precision} rate in the catalogue")
+    return float(rate) * 1e12
+
+
 class Trainer(NamedTuple):
     """A GPU as training steps see it. ``measured``: whether its spread is of steps on this very GPU."""
 
@@ -156,6 +165,7 @@ class Trainer(NamedTuple):
 def trainer(card: Gpu, precision: str = "16-bit", *, megatron: bool = True) -> Trainer:
     """A GPU that computes products in ``precision`` (16-bit, fp8, fp4, tf32, fp32), with Megatron's kernels or torch's.
 
+    Of a card with several devices it is one of them, with its part of the links.
     Raises UsageError for a rate that the catalogue does not have.
     """
     from llmcalc.engines.step_links import Machine
@@ -163,15 +173,12 @@ def trainer(card: Gpu, precision: str = "16-bit", *, megatron: bool = True) -> T
     from llmcalc.specs import train_efficiency
 
     found = train_efficiency.find(card.name, card.spec, "megatron" if megatron else "torch", precision)
-    rates, each = card.spec.tflops, card.spec.devices
-    half = rates.bf16 or rates.fp16
-    rate = half if precision == "16-bit" else getattr(rates, precision)
-    if rate is None:
-        raise UsageError(f"{card.name} has no {precision} rate in the catalogue")
-    other = rate if precision in ("tf32", "fp32") or half is None else half
+    rate, each = peak_flops(card, precision), card.spec.devices
+    whole = precision in ("tf32", "fp32") or not (card.spec.tflops.bf16 or card.spec.tflops.fp16)
+    other = rate if whole else peak_flops(card, "16-bit")
     machine = Machine(
-        rate * 1e12 / each, other * 1e12 / each, card.spec.bandwidth_gb_s * 1e9 / each, found.nvlink * 1e9, found.network * 1e9,
-        found.domain,
+        rate / each, other / each, card.spec.bandwidth_gb_s * 1e9 / each, found.nvlink * 1e9 / each,
+        found.network * 1e9 / each, found.domain * each,
     )  # fmt: skip
     efficiency = Efficiency(found.name, spread=found.spread, experts_spread=found.experts_spread, **found.values)
     return Trainer(machine, efficiency, found.measured, found.note)

@@ -278,9 +278,8 @@ def ours(row: dict[str, Any], step: Step) -> float:
     if row["shows"] == "allocated" and alone:
         return training.count(it, step.recipe).peak_bytes
     if step.layout.zero in ("1", "2", "3"):
-        return row["gpus"] * plan(it, step.recipe, step.layout).fullest.peak_bytes if row["shows"] == "total" else plan(
-            it, step.recipe, step.layout
-        ).fullest.peak_bytes  # fmt: skip
+        each = plan(it, step.recipe, step.layout).fullest.peak_bytes
+        return row["gpus"] * each if row["shows"] == "total" else each
     found = reserved(it, step.recipe, step.layout, flat=step.flat, limit=step.limit)
     return found.allocated if row["shows"] == "allocated" else found.reserved
 

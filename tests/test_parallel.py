@@ -242,6 +242,21 @@ def test_stages_of_zero_send(zero: str, parts: int) -> None:
     assert sum(row.sent for row in found) == pytest.approx(parts * 2 * sum(w.elements for w in gpt2.weights) * 7 / 8, abs=parts)
 
 
+@pytest.mark.parametrize(
+    ("recipe", "layout", "item"),
+    [
+        ({}, {}, 2), ({"precision": "amp"}, {}, 4), ({"precision": "amp"}, {"zero": "3"}, 2), ({"precision": "megatron"}, {}, 4),
+        ({"optimizer": "lomo"}, {}, 2),
+        ({"precision": "megatron"}, {"reduce_dtype": "bf16"}, 2), ({}, {"zero": "fsdp", "shard_dtype": "fp32"}, 2),
+        ({}, {"zero": "fsdp", "shard_dtype": "fp32", "reduce_dtype": "fp32"}, 4),
+    ],
+)  # fmt: skip
+def test_gradients_are_sent_as_they_are_summed(recipe: dict[str, Any], layout: dict[str, Any], item: int) -> None:
+    gpt2 = resolve.model("gpt2").blueprint
+    found = traffic(gpt2, Recipe(S, **recipe), Layout(dp=4, **layout))
+    assert [row.carried for row in found if row.what == "gradients"] == [item * sum(w.elements for w in gpt2.weights)]
+
+
 def test_hybrid_sharding_sums_its_parts_over_the_groups() -> None:
     gpt2 = resolve.model("gpt2").blueprint
     size = sum(w.elements for w in gpt2.weights)

@@ -199,4 +199,6 @@ def test_a_full_gpu_is_said_to_be_full(run: Run) -> None:
 def test_what_is_reserved_is_followed_for_models_that_are_named(run: Run) -> None:
     assert run("train", "gpt2", "--json").results[0]["reserved_bytes"] > run("train", "gpt2", "--json").results[0]["peak_bytes"]
     assert run("train", "--family", "gpt2", "--json").results[0]["reserved_bytes"] is None
-    assert run("train", "gpt2", "--precision", "megatron", "--json").results[0]["reserved_bytes"] is None
+    for options in ("--precision megatron", "--zero 1", "--zero 2", "--zero 3", "--zero 3 --offload all"):
+        outcome = run("train", "gpt2", *options.split(), "--json")
+        assert (outcome.code, outcome.results[0]["reserved_bytes"]) == (0, None)

@@ -21,7 +21,7 @@ from llmcalc.engines.step_time import Clock, Efficiency, step_time
 from llmcalc.engines.step_work import StepWork
 from llmcalc.engines.traffic import traffic
 from llmcalc.errors import LlmcalcError, NoAnswer, UsageError
-from llmcalc.specs import catalogue, read, validate
+from llmcalc.specs import catalogue, read, train_efficiency, validate
 from tests.conftest import Run
 from tests.train_speed import PAGE, ROWS, cases, far, page, summary
 
@@ -181,12 +181,19 @@ def test_parameters_add_up_to_the_model(name: str) -> None:
         ("mixtral-8x7b", {"dp": 8, "ep": 4, "zero": "1"}, {"data": "dp", "expert": "ep"}),
         ("llama3-8b", {"dp": 8}, {"data": "dp"}),
         ("llama3-8b", {"dp": 8, "zero": "fsdp"}, {"data": "dp"}),
+        ("llama3-8b", {"dp": 8, "zero": "2"}, {"data": "dp"}),
+        ("llama3-8b", {"dp": 8, "zero": "1", "reduce_dtype": "bf16"}, {"data": "dp"}),
+        ("llama3-8b", {"dp": 16, "zero": "1", "shard": 4}, {"data": "dp"}),
+        ("mixtral-8x7b", {"dp": 16, "ep": 2, "zero": "fsdp", "shard": 4}, {"data": "dp"}),
         ("llama3-8b", {"pp": 4}, {"pipeline": "pp"}),
     ],
 )
-def test_messages_are_those_of_traffic(name: str, layout: dict[str, Any], links: dict[str, str], recompute: str) -> None:
+@pytest.mark.parametrize("precision", ["megatron", "bf16", "amp"])
+def test_messages_are_those_of_traffic(
+    name: str, layout: dict[str, Any], links: dict[str, str], recompute: str, precision: str
+) -> None:
     """At a byte a second, a step's messages take as many seconds as a rank sends bytes (the loss's few sums left out)."""
-    blueprint, own = resolve.model(name).blueprint, MEGATRON._replace(recompute=recompute, micro_batch=2)
+    blueprint, own = resolve.model(name).blueprint, MEGATRON._replace(recompute=recompute, micro_batch=2, precision=precision)
     spread = Layout(**layout, micro_batches=3)
     parts = step_time(blueprint, own, spread, SLOW, ALL).parts
     stage = 1 if spread.pp > 1 else 0
@@ -342,6 +349,17 @@ def test_every_gpu_trains_or_says_why_not() -> None:
             assert trainer.measured or e.spread == (0.85, 2.0), name
 
 
+def test_the_file_of_efficiencies_names_gpus_and_all_that_is_reached() -> None:
+    """A name that no GPU has would never be found, and what is not said would count as all of it."""
+    data, known = train_efficiency.data(), catalogue.entries("gpus").keys()
+    assert known >= {*data["networks"], *data["domains"], *data["measured_on"]}
+    reached = set(Efficiency._fields) - {"name", "spread", "experts_spread"}
+    for name in known:
+        card = hardware.gpu(name)
+        for kernels, precision in product(("megatron", "torch"), ("16-bit", "fp8", "fp4")):
+            assert train_efficiency.find(name, card.spec, kernels, precision).values.keys() == reached, name
+
+
 TRAIN = "llama3-8b --precision megatron --seq 4k --recompute full --tp 2 --pp 2 --dp 2 --zero 1 --accumulate 8 --method full"
 
 
@@ -457,6 +475,17 @@ def test_compute_counts_gpus_from_the_degrees(run: Run) -> None:
     assert 0 < experts["mfu_low"] < experts["mfu"] < experts["mfu_high"] < 1
 
 
+def test_a_card_of_two_devices_has_two_ranks(run: Run) -> None:
+    """MFU is of the card's peak, and so are tokens a second, hours and watts: as many as of the ranks' own time."""
+    (result,) = run("compute", "llama3-8b", "--tokens", "1T", "--gpu", "mi250x", "--gpus", "16", "--tp", "2", "--json").results
+    assert (result["gpus"], result["layout"]["dp"], result["layout"]["tp"]) == (16, 16, 2)
+    trainer = hardware.trainer(hardware.gpu("mi250x"))
+    recipe, layout = Recipe(8192, precision="megatron"), Layout(**result["layout"])
+    step = step_time(resolve.model("llama3-8b").blueprint, recipe, layout, trainer.machine, trainer.efficiency)
+    assert result["gpu_hours"] == pytest.approx(1e12 / (2 * step.tokens_per_second_per_gpu) / 3600)
+    assert trainer.machine.domain == 8
+
+
 def test_a_deadline_is_kept_or_not_by_a_layout(run: Run) -> None:
     arguments = ("compute", *LLAMA, "--gpus", "64", "--tp", "2")
     days = run(*arguments, "--json").results[0]["days"]
@@ -474,6 +503,7 @@ def test_a_deadline_is_kept_or_not_by_a_layout(run: Run) -> None:
         ("llama3-8b --gpu h100-sxm --tp 2", "--dp"),
         ("llama3-8b --gpu h100-sxm --gpus 8 --tp 3", "--gpus 8: tp x pp x cp is 3"),
         ("llama3-8b --gpu h100-sxm --gpus 8 --tp 2 --dp 2", "x dp is 4"),
+        ("llama3-8b --gpu mi250x --tp 3 --dp 1", "is 3, and a card has 2 devices"),
         ("llama3-8b --gpu h100-sxm --gpus 24 --tp 3 --seq 6144", "does not divide the 32 heads"),
         ("llama3-8b --gpu h100-sxm --gpus 64 --pp 64", "too few"),
         ("llama3-8b --gpu h100-sxm --gpus 64 --micro-batch 2 --batch-tokens 1M", "--batch-tokens"),

@@ -134,7 +134,7 @@ def compute(
     spread = layouts.Spread(tp, pp, dp, cp, ep, micro_batch)
     if spread.asked and (not models or card is None or speed is not None or gpu_hours is not None):
         raise UsageError("a layout tells how fast a MODEL trains on a --gpu: give both, and no speed or --gpu-hours")
-    gpus = spread.gpus(gpus)
+    gpus = spread.gpus(gpus, 1 if card is None else card.spec.devices)
     asked = None if tokens is None else parse_count(tokens, "--tokens")
     work = None if flops is None else parse_count(flops, "--flops")
     hours = None if gpu_hours is None else parse_count(gpu_hours, "--gpu-hours")

@@ -31,19 +31,22 @@ class Spread(NamedTuple):
         """Whether there is a layout at all."""
         return any(value is not None for value in self)
 
-    def gpus(self, given: int | None) -> int | None:
-        """How many GPUs it takes: as given, or with --dp the product. Raises UsageError where they do not agree."""
+    def gpus(self, given: int | None, devices: int = 1) -> int | None:
+        """How many cards it takes: as given, or with --dp the product. A rank is a device, of which a card may have several.
+
+        Raises UsageError where they do not agree.
+        """
         if not self.asked:
             return given
         each = (self.tp or 1) * (self.pp or 1) * (self.cp or 1)
-        if given is None:
-            if self.dp is None:
-                raise UsageError("a layout needs --gpus, or --dp beside the other degrees")
-            return each * self.dp
-        if given % each or (self.dp is not None and each * self.dp != given):
+        ranks = each * self.dp if self.dp is not None else None if given is None else given * devices
+        if ranks is None:
+            raise UsageError("a layout needs --gpus, or --dp beside the other degrees")
+        if ranks % each or ranks % devices or (given is not None and ranks != given * devices):
             degrees = f"{each}" if self.dp is None else f"{each * self.dp}"
-            raise UsageError(f"--gpus {given}: tp x pp x cp{' x dp' if self.dp else ''} is {degrees}")
-        return given
+            said = f"{degrees}, and a card has {devices} devices" if devices > 1 else degrees
+            raise UsageError(f"--gpus {given or ranks / devices:g}: tp x pp x cp{' x dp' if self.dp else ''} is {said}")
+        return ranks // devices
 
 
 def layout_of(spread: Spread, gpus: int, seq: int, batch_tokens: float | None) -> Layout:
@@ -74,19 +77,23 @@ def estimate(
     model: Model, card: Gpu, spread: Spread, gpus: int, seq: int, batch_tokens: float | None, recompute: str, precision: str,
     token_flops: Any, peak: float,
 ) -> Estimate:  # fmt: skip
-    """``token_flops`` are the model's of a token by the convention that MFU goes by. Raises UsageError and NoAnswer."""
+    """``gpus`` are whole cards, ``peak`` is of one; ``token_flops`` are the model's of a token by the convention that MFU goes by.
+
+    Raises UsageError and NoAnswer.
+    """
     from llmcalc import hardware, resolve
     from llmcalc.cli.train_time import notes
     from llmcalc.engines.recipe import Recipe
     from llmcalc.engines.step_time import step_time
 
-    layout = layout_of(spread, gpus, seq, batch_tokens)
+    devices = card.spec.devices
+    layout = layout_of(spread, gpus * devices, seq, batch_tokens)
     recipe = Recipe(seq, spread.micro_batch or 1, "fp32" if precision in ("fp32", "tf32") else "megatron", recompute=recompute)
     if recipe.precision == "fp32":
         recipe = recipe._replace(attention="efficient")
     trainer = hardware.trainer(card, precision)
     step = step_time(resolve.as_trained(model), recipe, layout, trainer.machine, trainer.efficiency)
-    likely = step.tokens_per_second_per_gpu * float(token_flops) / peak
+    likely = step.tokens_per_second_per_gpu * devices * float(token_flops) / peak
 
     def speed(seconds: float) -> Speed:
         return Speed("mfu", likely * step.seconds / seconds)

@@ -41,12 +41,12 @@ def layout_of(layout: Layout, gpus: int | None, dp: int | None) -> Layout:
 def figures(blueprint: Blueprint, recipe: Recipe, found: Parallel, *, named: bool = True) -> dict[str, Any]:
     """The keys of a result that say where what stands, and what goes over the links. torch's allocator is followed only
     where a model was named: it takes a while."""
-    from llmcalc.engines.reserved import reserved
+    from llmcalc.engines.reserved import follows, reserved
     from llmcalc.engines.traffic import traffic
 
     fullest = found.fullest
     held = None
-    if named and (found.layout.gpus == 1 or fullest.eager is not None):
+    if named and follows(recipe, found.layout):
         with suppress(NoAnswer):
             held = reserved(blueprint, recipe, found.layout).reserved
     sent = traffic(blueprint, recipe, found.layout, fullest.stage) if found.layout.gpus > 1 else []

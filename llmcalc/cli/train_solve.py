@@ -7,7 +7,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from llmcalc.engines import train_solve as engine
-from llmcalc.errors import LlmcalcError, UsageError
+from llmcalc.errors import NoAnswer, UsageError
 
 if TYPE_CHECKING:
     from llmcalc.blueprint.parts import Blueprint
@@ -106,7 +106,7 @@ def ways(
             answer = ask(own)
             limit = blueprint.context or engine.MOST
             longest = None if budget is None else engine.longest(ask, own, budget, limit)
-        except LlmcalcError:
+        except (NoAnswer, UsageError):
             continue
         found.append({
             "name": name, "method": own.method, "precision": own.precision, "optimizer": own.optimizer, "recompute": own.recompute,

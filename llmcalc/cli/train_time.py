@@ -124,7 +124,9 @@ def notes(card: Gpu, trainer: Trainer) -> list[str]:
     if not trainer.measured:
         said += f"; none was on {card.name}, so from {e.spread[0]:g} to {e.spread[1]:g} times as long"
     near, far, domain = trainer.machine.nvlink / 1e9, trainer.machine.network / 1e9, trainer.machine.domain
-    links = f"links: {near:g} GB/s among {domain} GPUs, {far:g} GB/s of a GPU beyond"
+    links = (
+        f"links: {near:g} GB/s among {domain} GPUs, {far:g} GB/s of a GPU beyond" if domain > 1 else f"links: {far:g} GB/s of a GPU"
+    )
     return [said, links, "MFU of the step: products and attention that run, causal mask"]
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llmcalc.engines import compute as engine
 from llmcalc.errors import UnitError, UnknownName, UsageError
-from llmcalc.hardware import hourly_prices
+from llmcalc.hardware import hourly_prices, peak_flops
 from llmcalc.report.document import Table
 from llmcalc.units import parse_count, show_count, show_flops
 
@@ -44,20 +44,10 @@ def terms(card: Gpu | None, price: float | None, power: float | None, pue: float
     if watts is not None and pue is None:
         notes.append("PUE 1: the energy of the GPUs alone; --pue adds the data centre's")
     kg, sources["co2_tonnes"] = _carbon(carbon)
+    peak = None if card is None else peak_flops(card, precision)
     if watts is not None:
         notes.append(f"carbon: {kg:g} kg CO2 per kWh, {sources['co2_tonnes']}")
-    return Terms(prices, engine.Site(_peak(card, precision), watts, pue or 1.0, kg), sources, notes)
-
-
-def _peak(card: Gpu | None, precision: str) -> float | None:
-    """Dense FLOP/s of one GPU. Raises UsageError for a rate that the catalogue does not have."""
-    if card is None:
-        return None
-    rates = card.spec.tflops
-    rate = rates.bf16 or rates.fp16 if precision == "16-bit" else getattr(rates, precision)
-    if rate is None:
-        raise UsageError(f"{card.name} has no {precision} rate in the catalogue")
-    return float(rate) * 1e12
+    return Terms(prices, engine.Site(peak, watts, pue or 1.0, kg), sources, notes)
 
 
 def _carbon(text: str) -> tuple[float, str]:

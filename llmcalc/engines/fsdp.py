@@ -48,7 +48,7 @@ class Rank:
     def __init__(self, units: dict[str, Unit], recipe: Recipe, layout: Layout, allocator: Watched, *, flat: bool) -> None:
         self.units, self.layout, self.allocator, self.flat = units, layout, allocator, flat
         self.divided = layout.level == 3 and layout.sharers(experts=False) > 1
-        self.item = 4 if recipe.precision == "fp32" else 2
+        self.item = recipe.computed_item
         self.summed_item = ITEMS[layout.reduce_dtype] if layout.reduce_dtype else self.item
         self.standing: set[str] = set()
         self.ahead: dict[str, object] = {}

@@ -61,7 +61,7 @@ class Planner:
             self.divided.add(degrees)
         eager = layout.tp == layout.pp == layout.ep == 1 and (recipe.precision != "megatron" or layout.gpus == 1)
         divided = not eager or layout.sharers(experts=False) > 1
-        if divided and recipe.precision != "megatron" and layout.zero in ("0", "fsdp") and layout.ep == 1:
+        if divided and reserved.follows(recipe, layout) and layout.ep == 1:
             try:
                 return self._walked(recipe, layout)
             except NoAnswer:

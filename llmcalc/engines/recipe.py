@@ -60,6 +60,11 @@ class Recipe(NamedTuple):
         return 4 if self.precision == "fp32" or (self.precision == "amp" and self.method == "full") else 2
 
     @property
+    def computed_item(self) -> int:
+        """Bytes of a weight as products read it, and as ZeRO-3 gathers it."""
+        return 4 if self.precision == "fp32" else 2
+
+    @property
     def rest_item(self) -> int:
         """Bytes of a weight that no quantiser touches."""
         return 4 if self.kbit_prepare else self.base_item

@@ -104,6 +104,11 @@ class _Pass(Replay):
             self._drop(grad)
 
 
+def follows(recipe: Recipe, layout: Layout) -> bool:
+    """Whether ranks run torch's kernels and its allocator alone: Megatron's and DeepSpeed's buffers are their own."""
+    return recipe.precision != "megatron" and layout.zero in ("0", "fsdp")
+
+
 def reserved(blueprint: Blueprint, recipe: Recipe, layout: Layout, *, flat: bool = False, limit: int = 0) -> Reserved:
     """The stage of a layout that reserves most; the rest as ``stages``."""
     return max(stages(blueprint, recipe, layout, flat=flat, limit=limit), key=lambda one: one.reserved)
@@ -115,11 +120,11 @@ def stages(
     """A rank of each stage. ``flat``: FSDP1. ``limit``: what a GPU has for torch, 0 for no end. ``settled``: one step, with the
     optimizer's states there from its start, which is all that memory in use asks for.
 
-    Raises as ``training.Step`` and ``local.rank`` do, and NoAnswer for Megatron and DeepSpeed, whose buffers are their own.
+    Raises as ``training.Step`` and ``local.rank`` do, and NoAnswer for Megatron and DeepSpeed.
     """
     recipe.check()
     layout.check(blueprint, recipe)
-    if recipe.precision == "megatron" or layout.zero not in ("0", "fsdp"):
+    if not follows(recipe, layout):
         raise NoAnswer(f"{blueprint.name}: what Megatron and DeepSpeed reserve is not known; --zero 0 or fsdp, another --precision")
     if layout.pp == 1:
         layout = layout._replace(schedule="1f1b", chunks=1)  # one stage has no schedule

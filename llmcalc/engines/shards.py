@@ -87,12 +87,19 @@ def narrowed(blueprint: Blueprint, weight: Weight, layout: Layout) -> dict[str, 
 
 
 def gradient_item(tensor: Trained, recipe: Recipe, layout: Layout) -> int:
-    """Bytes of an element of a gradient, as it is held and summed; LOMO holds none."""
+    """Bytes of an element of a gradient, as it is held; LOMO holds none."""
     if recipe.optimizer == "lomo":
         return 0
-    if layout.shard_dtype:
-        return tensor.item
-    return ITEMS[layout.reduce_dtype] if layout.reduce_dtype else 4 if recipe.precision == "megatron" else tensor.item
+    return tensor.item if layout.shard_dtype else _reduced(tensor.item, recipe, layout)
+
+
+def summed_item(item: int, recipe: Recipe, layout: Layout) -> int:
+    """Bytes of an element of a gradient as ranks sum it, of a weight of ``item`` bytes; ZeRO-3 has gradients of what it gathers."""
+    return _reduced(min(item, recipe.computed_item) if layout.level == 3 else item, recipe, layout)
+
+
+def _reduced(item: int, recipe: Recipe, layout: Layout) -> int:
+    return ITEMS[layout.reduce_dtype] if layout.reduce_dtype else 4 if recipe.precision == "megatron" else item
 
 
 class Held(NamedTuple):
@@ -239,7 +246,7 @@ def _gathered(tensors: list[Share], recipe: Recipe, layout: Layout) -> int:
     """
     if layout.level < 3 or all(ranks == 1 for ranks in _ranks(tensors, layout)):
         return 0
-    item = 4 if recipe.precision == "fp32" else 2
+    item = recipe.computed_item
     summed = ITEMS[layout.reduce_dtype] if layout.reduce_dtype else item
     weights: dict[str, int] = {}
     learning: dict[str, int] = {}

@@ -7,9 +7,10 @@ domain. What is sent, and how often, is ``traffic``'s.
 
 from typing import NamedTuple
 
-from llmcalc.engines.kept import FP32, HALF
+from llmcalc.engines.kept import HALF
 from llmcalc.engines.layout import Layout
 from llmcalc.engines.recipe import Recipe
+from llmcalc.engines.shards import summed_item
 from llmcalc.engines.step_work import Kind
 
 
@@ -77,41 +78,50 @@ class Links:
         near = (ranks - (inside == ranks)) / self.machine.nvlink
         return sent / ranks * max(near, (ranks - inside) * once / self.machine.network) / self.reached
 
-    def hop(self, recipe: Recipe, layout: Layout, hidden: int) -> float:
-        """Seconds of activations to the next stage, or of their gradients to the one before: once for each chunk."""
-        size = HALF * recipe.micro_batch * recipe.seq / layout.cp * hidden / (layout.tp if layout.sequence_parallel else 1)
+    def hop(self, layout: Layout, share: float, row: int) -> float:
+        """Seconds of activations to the next stage, or of their gradients to the one before: once for each chunk.
+
+        ``row`` is elements of a whole sequence, tokens by hidden width.
+        """
+        size = HALF * share * row / (layout.tp if layout.sequence_parallel else 1)
         link = self.machine.nvlink if layout.gpus <= self.machine.domain else self.machine.network
         return layout.chunks * size / (link * self.reached)
 
     def gathered(self, kind: Kind, recipe: Recipe, layout: Layout) -> float:
-        """Seconds of ZeRO-3 in a layer: parameters are gathered for forward and for backward, gradients divided."""
-        each = 2 * item_of(recipe) + _gradient(recipe, layout)
-        return sum(self._shared(elements * each, experts, layout) for elements, experts in elements_of(kind, layout))
+        """Seconds of each micro-batch in a layer: ZeRO-2 divides gradients, ZeRO-3 gathers parameters as well, for forward and for
+        backward."""
+        each = _gradient(recipe, layout) + (2 * recipe.computed_item if layout.level == 3 else 0)
+        return sum(
+            self._shared(elements * each, layout.sharers(experts=experts), _stride(layout, experts=experts))
+            for elements, experts in elements_of(kind, layout)
+        )
 
     def states(self, held: tuple[float, float], recipe: Recipe, layout: Layout) -> float:
-        """Seconds of a step's gradients and parameters, below ZeRO-3, of a stage that has so many elements (and of experts)."""
-        if layout.level == 3:
-            return 0.0
+        """Seconds of what goes once a step, of a stage that has so many elements (and of experts): gradients to those who divide
+        them, and updated parameters back; gradients of a part to all who have the same (without ZeRO a part is the whole)."""
         gradient = _gradient(recipe, layout)
-        each = gradient + (item_of(recipe) if layout.level else gradient)
-        return sum(self._shared(elements * each, experts, layout) for elements, experts in zip(held, (False, True), strict=True))
+        each = (0, gradient + recipe.computed_item, recipe.computed_item, 0)[layout.level]
+        seconds = 0.0
+        for elements, experts in zip(held, (False, True), strict=True):
+            ranks, stride = layout.sharers(experts=experts), _stride(layout, experts=experts)
+            seconds += self._shared(elements * each, ranks, stride)
+            alike = layout.group(experts=experts) // ranks
+            seconds += 2 * self._shared(elements / ranks * gradient, alike, stride * ranks)
+        return seconds
 
-    def _shared(self, carried: float, experts: bool, layout: Layout) -> float:
-        """Seconds of one gather (or half of an all-reduce) among those who have the same weights."""
-        ranks = layout.sharers(experts=experts) if layout.level == 3 else layout.group(experts=experts)
-        return carried * (ranks - 1) / ranks / self._ring(ranks, layout.tp * (layout.ep if experts else 1))
+    def _shared(self, carried: float, ranks: int, stride: int) -> float:
+        """Seconds of one gather, or half of an all-reduce."""
+        return carried * (ranks - 1) / ranks / self._ring(ranks, stride)
 
 
-def item_of(recipe: Recipe) -> int:
-    """Bytes of a weight as it is computed with."""
-    return FP32 if recipe.precision == "fp32" else HALF
+def _stride(layout: Layout, *, experts: bool) -> int:
+    """How far apart ranks stand that have the same weights."""
+    return layout.tp * (layout.ep if experts else 1)
 
 
 def _gradient(recipe: Recipe, layout: Layout) -> int:
     """Bytes of a gradient as it is summed, of adapters none to speak of."""
-    if recipe.method != "full":
-        return 0
-    return FP32 if recipe.precision == "megatron" or layout.reduce_dtype == "fp32" else item_of(recipe)
+    return summed_item(recipe.base_item, recipe, layout) if recipe.method == "full" else 0
 
 
 def elements_of(kind: Kind, layout: Layout) -> tuple[tuple[float, bool], tuple[float, bool]]:

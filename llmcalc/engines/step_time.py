@@ -22,12 +22,12 @@ from llmcalc.blueprint.parts import Blueprint
 from llmcalc.engines.kept import FP32, HALF
 from llmcalc.engines.layout import Layout
 from llmcalc.engines.recipe import ADAPTERS, Recipe
-from llmcalc.engines.step_links import Links, Machine, elements_of, item_of
+from llmcalc.engines.step_links import Links, Machine, elements_of
 from llmcalc.engines.step_work import FUSED_LOGIT_PASSES, LOGIT_PASSES, SCORE_BACKWARD, SCORE_PASSES, Counts, Kind, StepWork
 from llmcalc.errors import NoAnswer
 
 FLASH_BACKWARD = 2.5  # five products for two (Dao 2023, arXiv:2307.08691, section 4.1)
-REPEATED = {"full": 1.0, "op": 0.5}
+REPEATED = {"none": 0.0, "selective": 0.0, "op": 0.5, "full": 1.0}  # of the products
 # Bytes that AdamW reads and writes for an element: gradient, states, master copy, weight.
 STEP_BYTES = {"megatron": 30, "bf16": 14, "amp": 28, "fp32": 28}
 
@@ -121,12 +121,22 @@ class StepTime(NamedTuple):
         return max(sides, key=lambda side: sides[side])
 
 
+class _Layer(NamedTuple):
+    """Seconds of a micro-batch in a layer, but for messages of data parallelism: products, attention, memory, recomputed, tensor,
+    context, expert; what may hide further messages; and how long the host keeps the GPU waiting, below 0 where it does not."""
+
+    parts: tuple[float, float, float, float, float, float, float]
+    window: float
+    waits: float
+
+
 class Clock:
     """Times steps of one model on one kind of machine. Asked many times, it remembers what layers take."""
 
     def __init__(self, work: StepWork, machine: Machine, efficiency: Efficiency) -> None:
         self.work, self.machine, self.efficiency = work, machine, efficiency
         self.links = Links(machine, efficiency.link)
+        self.alone: dict[tuple[object, ...], list[_Layer]] = {}
         self.layers: dict[tuple[object, ...], list[tuple[float, ...]]] = {}
         self.passed: dict[tuple[object, ...], tuple[float, tuple[float, ...], Counts]] = {}
         self.routed = any(kind.routed for kind in work.kinds)
@@ -166,14 +176,17 @@ class Clock:
         key = (
             recipe.micro_batch, recipe.recompute, recipe.method, recipe.attention, recipe.loss, recipe.precision, layout.tp,
             layout.cp, layout.ep, layout.sequence_parallel, layout.vocab_parallel,
-            (layout.dp, layout.zero, layout.shard, layout.reduce_dtype) if layout.level == 3 else 0,
         )  # fmt: skip
-        whole = *key, layout.pp, layout.chunks, layout.gpus <= self.machine.domain
+        shared = *key, (layout.dp, layout.zero, layout.shard, layout.reduce_dtype) if layout.level >= 2 else 0
+        whole = *shared, layout.pp, layout.chunks, layout.gpus <= self.machine.domain
         if whole in self.passed:
             return self.passed[whole]
-        if key not in self.layers:
-            self.layers[key] = [self._kind(kind, recipe, layout) for kind in self.work.kinds]
-        each, hop = self.layers[key], self.links.hop(recipe, layout, self.work.hidden)
+        if key not in self.alone:
+            self.alone[key] = [self._kind(kind, recipe, layout) for kind in self.work.kinds]
+        if shared not in self.layers:
+            pairs = zip(self.work.kinds, self.alone[key], strict=True)
+            self.layers[shared] = [self._sharded(kind, found, recipe, layout) for kind, found in pairs]
+        each, hop = self.layers[shared], self.links.hop(layout, recipe.micro_batch / layout.cp, self.work.seq * self.work.hidden)
         seen: dict[Counts, tuple[float, ...]] = {}
         stages: list[tuple[float, tuple[float, ...], Counts]] = []
         for index, counts in enumerate(self.work.stages(layout)):
@@ -185,17 +198,23 @@ class Clock:
         self.passed[whole] = sum(stage[0] for stage in stages), slowest, held
         return self.passed[whole]
 
-    def _kind(self, kind: Kind, recipe: Recipe, layout: Layout) -> tuple[float, ...]:
+    def _sharded(self, kind: Kind, found: _Layer, recipe: Recipe, layout: Layout) -> tuple[float, ...]:
         """Seconds of a micro-batch in one layer of a kind: products, attention ... as in ``Parts``, up to ``data``."""
+        data = self.links.gathered(kind, recipe, layout) if layout.level >= 2 else 0.0
+        data -= min(data * self.efficiency.hidden, found.window)
+        products, attention, memory, again, tensor, context, expert = found.parts
+        return products, attention, memory, max(0.0, found.waits - data), again, tensor, context, expert, data
+
+    def _kind(self, kind: Kind, recipe: Recipe, layout: Layout) -> _Layer:
+        """A layer of a kind before data parallelism."""
         e, machine, t = self.efficiency, self.machine, layout.tp
         share, frozen = recipe.micro_batch / layout.cp, recipe.method != "full"
         beside, vocab = t if layout.sequence_parallel else 1, t if layout.vocab_parallel else 1
         again, eager = recipe.recompute == "full" and kind.layers > 0, recipe.attention == "eager"
-        # Every second product runs again, and all that is no product.
-        share_again = REPEATED.get(recipe.recompute, 0.0) if kind.layers > 0 else 0.0
+        share_again = REPEATED[recipe.recompute] if kind.layers > 0 else 0.0
         passes = 2 if frozen else 3
         # A micro-batch reads weights for each product and adds to gradients.
-        item = item_of(recipe)
+        item = recipe.computed_item
         gradient = 0 if frozen else 2 * (FP32 if recipe.precision == "megatron" else item)
         moved = (item * (2 + share_again) + gradient) / (machine.bandwidth * e.bandwidth)
         rate, rate16 = machine.flops * e.products, machine.flops16 * e.products16
@@ -236,12 +255,10 @@ class Clock:
         tensor = links.tensor(kind, layout, share, again=again)
         hidden = min(tensor * e.tensor_hidden, window)
         tensor, window = tensor - hidden, window - hidden
-        data = links.gathered(kind, recipe, layout) if layout.level == 3 else 0.0
-        data -= min(data * e.hidden, window)
         expert = links.expert(kind, layout, share, self.work.picked, again=again)
         launched = kind.layers * (e.layer_seconds + (e.routing_seconds if kind.routed else 0.0)) * (4 / 3 if again else 1)
-        host = max(0.0, launched - busy - tensor - context - expert - data)
-        return products, attention, memory, host, repeated, tensor, context, expert, data
+        waits = launched - busy - tensor - context - expert
+        return _Layer((products, attention, memory, repeated, tensor, context, expert), window, waits)
 
     def _states(self, recipe: Recipe, layout: Layout, counts: Counts, window: float) -> tuple[float, float]:
         """Once a step: gradients summed and parameters gathered, less what a micro-batch hides; the optimizer."""

@@ -14,7 +14,7 @@ from llmcalc.engines.kept import FP32, HALF, SKIPPED
 from llmcalc.engines.layout import Chunk, Layout, chunks, outside, runs
 from llmcalc.engines.parameters import Parameters
 from llmcalc.engines.recipe import Recipe
-from llmcalc.engines.shards import gradient_item, on_rank, tensors
+from llmcalc.engines.shards import on_rank, summed_item, tensors
 
 LOSS_SUMS = 3  # the highest logit, that of the label, the sum of exponentials
 
@@ -74,11 +74,11 @@ def _states(ledger: _Ledger, rank: Blueprint, recipe: Recipe, layout: Layout) ->
     """Gradients are summed once a step, where they are divided (stages 2 and 3) after each micro-batch."""
     parameters = Parameters(rank, recipe)
     found = tensors(parameters)
-    item = FP32 if recipe.precision == "fp32" else HALF
+    item = recipe.computed_item
     for experts in (False, True):
         own = [tensor for tensor in found if tensor.experts == experts]
         learning = [tensor for tensor in own if tensor.learns]
-        gradients = sum(gradient_item(t.trained, recipe, layout) * int(t.trained.count) for t in learning)
+        gradients = sum(summed_item(t.trained.item, recipe, layout) * int(t.trained.count) for t in learning)
         group, sharers = layout.group(experts=experts), layout.sharers(experts=experts)
         passes = layout.micro_batches if layout.level >= 2 else 1
         if layout.level == 0:

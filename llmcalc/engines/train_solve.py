@@ -75,8 +75,9 @@ class Ask:
         key = id(blueprint), recipe, layout
         if key not in self.known:
             self.seen(recipe, layout)
-            planner = self.planners.setdefault(id(blueprint), Planner(blueprint))
-            self.known[key] = planner.plan(recipe, layout)
+            if id(blueprint) not in self.planners:
+                self.planners[id(blueprint)] = Planner(blueprint)
+            self.known[key] = self.planners[id(blueprint)].plan(recipe, layout)
         return self.known[key]
 
 

@@ -72,8 +72,7 @@ class Claim(NamedTuple):
 
 
 def span(low: float, high: float, readings: Iterable[float]) -> str:
-    """A range against the range of our readings: it covers it, overlaps with it, or misses it. Its ends are rounded, and read"
-    " so."""
+    """A range against that of our readings: it covers it, overlaps with it, or misses it. Its ends are rounded, and read so."""
     found = sorted(readings)
     low, high = low * (1 - TOLERANCE), high * (1 + TOLERANCE)
     if low <= found[0] and found[-1] <= high:

@@ -7,9 +7,6 @@ from llmcalc.errors import Unpublished
 from tests.claims.ask import answer, billions, listed, model, result, sketch
 from tests.claims.judge import Check, Claim, Found, holds, worst
 
-PHRASES = {"layers": "layers", "hidden": "wide", "heads": "heads", "kv_heads": "KV heads", "ffn": "FFN", "vocab": "vocabulary",
-           "context": "context"}  # fmt: skip
-
 
 class Sizes(NamedTuple):
     """The claim's figures, the models that they are of, and what it says of the last one's shape, by field."""
