@@ -3,7 +3,7 @@
 import json
 import math
 from itertools import product
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from llmcalc import hardware, resolve
 from llmcalc.blueprint.lower import lower
 from llmcalc.blueprint.parts import Blueprint
-from llmcalc.cli import train_time
+from llmcalc.cli import train_options, train_time
 from llmcalc.engines import compute, flops
 from llmcalc.engines.layout import Layout
 from llmcalc.engines.recipe import Recipe
 from llmcalc.engines.step_links import Machine
-from llmcalc.engines.step_time import Clock, Efficiency, step_time
+from llmcalc.engines.step_time import Clock, Efficiency, step_bytes, step_time
 from llmcalc.engines.step_work import StepWork
 from llmcalc.engines.traffic import traffic
 from llmcalc.errors import LlmcalcError, NoAnswer, UsageError
@@ -515,3 +515,32 @@ def test_layouts_that_compute_refuses(arguments: str, message: str, run: Run) ->
     outcome = run("compute", *arguments.split())
     assert (outcome.code, outcome.out) == (2, "")
     assert message in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "precision", "expected"),
+    [
+        ("adamw", "megatron", 30), ("adamw", "bf16", 14), ("adamw", "fp32", 28), ("adamw", "amp", 28), ("adamw8bit", "bf16", 10),
+        ("sgd", "bf16", 6), ("sgd", "fp32", 12), ("lion", "bf16", 10), ("paged-adamw", "bf16", 14), ("lomo", "bf16", 6),
+    ],
+)  # fmt: skip
+def test_what_the_optimizer_moves(optimizer: str, precision: str, expected: int) -> None:
+    """Gradient, weight read and written, states read and written; Megatron's master copy and the 16-bit weight."""
+    assert step_bytes(Recipe(1, optimizer=optimizer, precision=precision)) == expected
+
+
+def test_every_optimizer_has_a_time() -> None:
+    choices = get_args(get_args(train_options.Optimizer)[0])
+    for name in choices:
+        assert step_bytes(Recipe(1, optimizer=name)) > 0
+
+
+def test_fsdp_on_a_pipeline_gathers_once() -> None:
+    """More micro-batches send no more of weights and gradients; without stages they do."""
+    blueprint, recipe = gpt(LAYERS, H, 4, V), Recipe(S, B)
+    for pp, same in ((2, True), (1, False)):
+        few, many = (
+            [row for row in traffic(blueprint, recipe, Layout(pp=pp, dp=4, zero="fsdp", micro_batches=m)) if row.link == "dp"]
+            for m in (2, 8)
+        )  # fmt: skip
+        assert (sum(row.sent for row in few) == sum(row.sent for row in many)) is same

@@ -60,6 +60,16 @@ class Layout(NamedTuple):
         """ZeRO's stage."""
         return 3 if self.zero == "fsdp" else int(self.zero)
 
+    @property
+    def stays(self) -> bool:
+        """Whether gathered weights stay, and gradients wait, until the last micro-batch: FSDP on a pipeline (torchtitan)."""
+        return self.zero == "fsdp" and self.pp > 1
+
+    @property
+    def loaded(self) -> int:
+        """Micro-batches whose inputs stand at once: a pipeline has all of a step's."""
+        return self.micro_batches if self.pp > 1 else 1
+
     def group(self, *, experts: bool) -> int:
         """Ranks that hold the same weights, of experts those that hold the same ones."""
         return self.copies // self.ep if experts else self.copies

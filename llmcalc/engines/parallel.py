@@ -72,7 +72,7 @@ class Planner:
             raise NoAnswer(f"{name}: what {recipe.method} keeps of divided layers is not known; --tp, --pp and --ep 1")
         if not eager and (recipe.recompute == "op" or recipe.compile):
             raise NoAnswer(f"{self.blueprint.name}: Megatron's kernels are neither compiled nor recomputed one by one")
-        inputs = 2 * INT64 * recipe.micro_batch * (recipe.seq // layout.cp)
+        inputs = self._inputs(recipe, layout)
         ranks = layout.gpus // layout.pp
         shares = self._shares(recipe, layout)
         if eager:
@@ -88,10 +88,15 @@ class Planner:
             stages.append(Stage(index, ranks, rank.layers, flying, held, kept, empty, inputs, self.total))
         return Parallel(layout, tuple(stages))
 
+    @staticmethod
+    def _inputs(recipe: Recipe, layout: Layout) -> int:
+        """Ids and labels."""
+        return 2 * INT64 * recipe.micro_batch * (recipe.seq // layout.cp) * layout.loaded
+
     def _walked(self, recipe: Recipe, layout: Layout) -> Parallel:
         """Every stage's step as torch runs it, with what FSDP gathers and what a rank's narrow layers keep."""
         found, stages = reserved.stages(self.blueprint, recipe, layout, settled=True), []
-        inputs = 2 * INT64 * recipe.micro_batch * (recipe.seq // layout.cp) * layout.micro_batches
+        inputs = self._inputs(recipe, layout)
         trained = sum(int(tensor.count) for tensor in self.whole(recipe).trained())
         added = sum(int(extra.elements) for extra in self.whole(recipe).added)
         for index, ((rank, held), one) in enumerate(zip(self._shares(recipe, layout), found, strict=True)):

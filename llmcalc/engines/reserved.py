@@ -185,7 +185,7 @@ def _stage(
         rank.settle()
     for _ in range(1 if settled else STEPS):
         allocator.phase = "forward"
-        for _ in range(2 * layout.micro_batches):
+        for _ in range(2 * layout.loaded):
             allocator.take("inputs", INT64 * recipe.micro_batch * recipe.seq)
         allocator.give("joined")
         for size in outputs * (layout.micro_batches - 1):

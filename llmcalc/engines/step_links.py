@@ -89,7 +89,9 @@ class Links:
 
     def gathered(self, kind: Kind, recipe: Recipe, layout: Layout) -> float:
         """Seconds of each micro-batch in a layer: ZeRO-2 divides gradients, ZeRO-3 gathers parameters as well, for forward and for
-        backward."""
+        backward. FSDP on a pipeline has them once a step (``states``)."""
+        if layout.stays:
+            return 0.0
         each = _gradient(recipe, layout) + (2 * recipe.computed_item if layout.level == 3 else 0)
         return sum(
             self._shared(elements * each, layout.sharers(experts=experts), _stride(layout, experts=experts))
@@ -100,7 +102,8 @@ class Links:
         """Seconds of what goes once a step, of a stage that has so many elements (and of experts): gradients to those who divide
         them, and updated parameters back; gradients of a part to all who have the same (without ZeRO a part is the whole)."""
         gradient = _gradient(recipe, layout)
-        each = (0, gradient + recipe.computed_item, recipe.computed_item, 0)[layout.level]
+        both = gradient + recipe.computed_item
+        each = (0, both, recipe.computed_item, both if layout.stays else 0)[layout.level]
         seconds = 0.0
         for elements, experts in zip(held, (False, True), strict=True):
             ranks, stride = layout.sharers(experts=experts), _stride(layout, experts=experts)

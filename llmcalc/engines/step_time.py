@@ -21,6 +21,7 @@ from typing import NamedTuple
 from llmcalc.blueprint.parts import Blueprint
 from llmcalc.engines.kept import FP32, HALF
 from llmcalc.engines.layout import Layout
+from llmcalc.engines.optimizers import PAGED
 from llmcalc.engines.recipe import ADAPTERS, Recipe
 from llmcalc.engines.step_links import Links, Machine, elements_of
 from llmcalc.engines.step_work import FUSED_LOGIT_PASSES, LOGIT_PASSES, SCORE_BACKWARD, SCORE_PASSES, Counts, Kind, StepWork
@@ -28,8 +29,8 @@ from llmcalc.errors import NoAnswer
 
 FLASH_BACKWARD = 2.5  # five products for two (Dao 2023, arXiv:2307.08691, section 4.1)
 REPEATED = {"none": 0.0, "selective": 0.0, "op": 0.5, "full": 1.0}  # of the products
-# Bytes that AdamW reads and writes for an element: gradient, states, master copy, weight.
-STEP_BYTES = {"megatron": 30, "bf16": 14, "amp": 28, "fp32": 28}
+# What an optimizer keeps of an element, in values of the type that it steps in. Low-rank and factored states are next to nothing.
+MOMENTS = {"adamw": 2, "lion": 1, "sgd-momentum": 1, "muon": 1, "sgd": 0, "adafactor": 0, "galore": 0, "lomo": 0}
 
 
 class Efficiency(NamedTuple):
@@ -177,7 +178,7 @@ class Clock:
             recipe.micro_batch, recipe.recompute, recipe.method, recipe.attention, recipe.loss, recipe.precision, layout.tp,
             layout.cp, layout.ep, layout.sequence_parallel, layout.vocab_parallel,
         )  # fmt: skip
-        shared = *key, (layout.dp, layout.zero, layout.shard, layout.reduce_dtype) if layout.level >= 2 else 0
+        shared = *key, (layout.dp, layout.zero, layout.shard, layout.reduce_dtype, layout.stays) if layout.level >= 2 else 0
         whole = *shared, layout.pp, layout.chunks, layout.gpus <= self.machine.domain
         if whole in self.passed:
             return self.passed[whole]
@@ -270,8 +271,16 @@ class Clock:
             shared, routed = shared + many * own, routed + many * experts
         sent = self.links.states((shared, routed), recipe, layout)
         stepped = shared / layout.sharers(experts=False) + routed / layout.sharers(experts=True)
-        moved = stepped * STEP_BYTES[recipe.precision] / (self.machine.bandwidth * self.efficiency.bandwidth)
+        moved = stepped * step_bytes(recipe) / (self.machine.bandwidth * self.efficiency.bandwidth)
         return sent - min(sent * self.efficiency.hidden, window), moved
+
+
+def step_bytes(recipe: Recipe) -> int:
+    """What a step of the optimizer reads and writes for an element: its gradient, its states twice, the weight twice; with a master
+    copy that twice, and the weight. AdamW: 14 bytes in bf16, 28 in fp32, 30 with Megatron's master copy."""
+    item = 4 if recipe.precision == "megatron" else recipe.base_item
+    states = 2 if recipe.optimizer.endswith("8bit") else MOMENTS[recipe.optimizer.removeprefix(PAGED)] * item
+    return item + 2 * states + 2 * item + (2 if recipe.precision == "megatron" else 0)
 
 
 def step_time(

@@ -71,7 +71,8 @@ def traffic(blueprint: Blueprint, recipe: Recipe, layout: Layout, stage: int = 0
 
 
 def _states(ledger: _Ledger, rank: Blueprint, recipe: Recipe, layout: Layout) -> None:
-    """Gradients are summed once a step, where they are divided (stages 2 and 3) after each micro-batch."""
+    """Gradients are summed once a step, where they are divided (stages 2 and 3) after each micro-batch; weights of stage 3 are
+    gathered twice for each. FSDP on a pipeline does either once."""
     parameters = Parameters(rank, recipe)
     found = tensors(parameters)
     item = recipe.computed_item
@@ -80,7 +81,7 @@ def _states(ledger: _Ledger, rank: Blueprint, recipe: Recipe, layout: Layout) ->
         learning = [tensor for tensor in own if tensor.learns]
         gradients = sum(summed_item(t.trained.item, recipe, layout) * int(t.trained.count) for t in learning)
         group, sharers = layout.group(experts=experts), layout.sharers(experts=experts)
-        passes = layout.micro_batches if layout.level >= 2 else 1
+        passes = layout.micro_batches if layout.level >= 2 and not layout.stays else 1
         if layout.level == 0:
             ledger.add("gradients", "all-reduce", "dp", group, gradients)
             continue
@@ -88,7 +89,7 @@ def _states(ledger: _Ledger, rank: Blueprint, recipe: Recipe, layout: Layout) ->
         ledger.add("gradients", "all-reduce", "dp", group // sharers, gradients // sharers)
         if layout.level == 3:
             size = sum(int(min(t.item, item) * int(t.trained.count)) for t in own)
-            ledger.add("parameters", "all-gather", "dp", sharers, size, 2 * layout.micro_batches)
+            ledger.add("parameters", "all-gather", "dp", sharers, size, 1 if layout.stays else 2 * passes)
         else:
             ledger.add("parameters", "all-gather", "dp", sharers, sum(item * int(t.trained.count) for t in learning))
 
