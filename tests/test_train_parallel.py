@@ -200,3 +200,15 @@ def test_what_is_reserved_is_followed_for_models_that_are_named(run: Run) -> Non
     assert run("train", "gpt2", "--json").results[0]["reserved_bytes"] > run("train", "gpt2", "--json").results[0]["peak_bytes"]
     assert run("train", "--family", "gpt2", "--json").results[0]["reserved_bytes"] is None
     assert run("train", "gpt2", "--precision", "megatron", "--json").results[0]["reserved_bytes"] is None
+
+
+@pytest.mark.parametrize("options", ["--zero 1", "--zero 2 --shard 1", "--zero 3", "--zero fsdp", "--gpus 1 --dp 1 --tp 1"])
+def test_zero_over_one_gpu_is_one_gpu(options: str, run: Run) -> None:
+    alone, found = (run("train", "gpt2", *said.split(), "--json").results[0] for said in ("", options))
+    assert {**found, "layout": None} == {**alone, "layout": None}
+
+
+@pytest.mark.parametrize("options", ["--zero 3 --shard-dtype fp32", "--offload optimizer", "--zero fsdp --offload all"])
+def test_what_one_gpu_reserves_is_of_what_stands_on_it(options: str, run: Run) -> None:
+    found = run("train", "gpt2", *options.split(), "--json").results[0]
+    assert found["peak_bytes"] <= found["reserved_bytes"] <= 1.3 * found["peak_bytes"]

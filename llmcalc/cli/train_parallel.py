@@ -42,7 +42,8 @@ def figures(blueprint: Blueprint, recipe: Recipe, found: Parallel, *, named: boo
     fullest = found.fullest
     held = fullest.reserved
     if found.layout.gpus == 1 and named and recipe.precision != "megatron":
-        held = reserved(blueprint, recipe, found.layout).reserved
+        alone = found.layout._replace(zero="fsdp" if found.layout.level == 3 else "0", shard=0)  # ZeRO divides by one
+        held = reserved(blueprint, recipe, alone).reserved
     sent = traffic(blueprint, recipe, found.layout, fullest.stage) if found.layout.gpus > 1 else []
     return {
         "gpus": found.layout.gpus, "layout": found.layout._asdict(), "stages": [_stage(stage) for stage in found.stages],
