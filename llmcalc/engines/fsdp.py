@@ -16,13 +16,15 @@ GATHER, REDUCE, COPY = "gather", "reduce", "copy"
 class Unit:
     """Parameters that are gathered together: a layer, or the root, which is what stands outside of layers.
 
-    ``whole`` are bytes of each gathered tensor, ``parts`` of each of the rank's, ``moments`` of each optimizer state.
+    ``whole`` are bytes of each gathered tensor, ``parts`` of each of the rank's, ``moments`` of each optimizer state; ``learns`` is
+    how many bytes of the whole are trained.
     """
 
     def __init__(self) -> None:
         self.whole: list[int] = []
         self.parts: list[int] = []
         self.moments: list[int] = []
+        self.learns = 0
 
 
 def units_of(shares: list[Share], recipe: Recipe, layout: Layout) -> dict[str, Unit]:
@@ -37,6 +39,7 @@ def units_of(shares: list[Share], recipe: Recipe, layout: Layout) -> dict[str, U
             unit.whole.append(int(share.item * int(one.elements)))
             unit.parts.append(int(item * int(part.elements)))
             if share.learns:
+                unit.learns += unit.whole[-1]
                 unit.moments += [int(states([part], recipe).states.value) // 2] * 2
     return found
 

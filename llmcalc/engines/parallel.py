@@ -90,9 +90,11 @@ class Planner:
 
     def _walked(self, recipe: Recipe, layout: Layout) -> Parallel:
         """Every stage's step as torch runs it, with what FSDP gathers and what a rank's narrow layers keep."""
+        trained = sum(int(tensor.count) for tensor in self.whole(recipe).trained())
+        if not trained:
+            raise NoAnswer(f"{self.blueprint.name}: --method {recipe.method} finds nothing to train")
         found, stages = reserved.stages(self.blueprint, recipe, layout), []
         inputs = 2 * INT64 * recipe.micro_batch * (recipe.seq // layout.cp) * layout.micro_batches
-        trained = sum(int(tensor.count) for tensor in self.whole(recipe).trained())
         added = sum(int(extra.elements) for extra in self.whole(recipe).added)
         for index, ((rank, held), one) in enumerate(zip(self._shares(recipe, layout), found, strict=True)):
             flying = self._flights(layout)[index]

@@ -156,6 +156,7 @@ def _stage(blueprint: Blueprint, recipe: Recipe, layout: Layout, stage: int, all
             before.whole += unit.whole
             before.parts += unit.parts
             before.moments += unit.moments
+            before.learns += unit.learns
     rank = Rank(units, recipe, layout, allocator, flat=flat)
     rank.wrap()
     allocator.take("buffers", sum(int(step.parameters.buffer_bytes().value) for step in steps))
@@ -185,7 +186,7 @@ def _stage(blueprint: Blueprint, recipe: Recipe, layout: Layout, stage: int, all
                 allocator.give("waiting")
         if layout.pp > 1 and rank.divided:
             for name in units:
-                rank.reduce(name, sum(units[name].whole))
+                rank.reduce(name, units[name].learns)
                 rank.release(name)
         for size in outputs:
             allocator.take("joined", size * layout.micro_batches)
