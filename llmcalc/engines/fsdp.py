@@ -34,7 +34,7 @@ def units_of(shares: list[Share], recipe: Recipe, layout: Layout) -> dict[str, U
         item = ITEMS[layout.shard_dtype] if layout.shard_dtype and share.item != NF4 else share.item
         one = share.trained._replace(item=int(item) or 1, tensors=1)
         part = cut(share._replace(trained=one), layout) if layout.level == 3 else one
-        for layer in share.layers or ("",):
+        for layer in share.layers or [""] * int(share.trained.tensors):
             unit = found.setdefault(f"{share.trained.name.partition('.')[0]}.{layer}" if share.layers else "", Unit())
             unit.whole.append(int(share.item * int(one.elements)))
             unit.parts.append(int(item * int(part.elements)))
