@@ -51,17 +51,22 @@ def on_rank(blueprint: Blueprint, layout: Layout, held: list[Chunk]) -> Blueprin
             weights.append(weight._replace(**fields))
     there = {weight.name for weight in weights}
 
-    def narrow(stack: str, layers: tuple[int, ...]) -> dict[str, Any]:
-        own = tuple(at for at in layers if any(at in chunk.layers.get(stack, ()) for chunk in held))
-        return {"layers": own, "depth": max(len(own), 1)}
+    done: dict[tuple[str, tuple[int, ...]], dict[str, Any]] = {}
 
-    ops = tuple(
-        op._replace(**narrow(op.name.partition(".")[0], op.layers))
-        for op in blueprint.ops if any(runs(chunk, op, after) for chunk in held)
-    )  # fmt: skip
+    def narrow(stack: str, layers: tuple[int, ...]) -> dict[str, Any]:
+        if (stack, layers) not in done:
+            own = tuple(at for at in layers if any(at in chunk.layers.get(stack, ()) for chunk in held))
+            done[stack, layers] = {"layers": own, "depth": max(len(own), 1)}
+        return done[stack, layers]
+
+    ops = []
+    for op in blueprint.ops:
+        kept = narrow(op.name.partition(".")[0], op.layers)
+        if kept["layers"] or (not op.layers and any(runs(chunk, op, after) for chunk in held)):
+            ops.append(op._replace(**kept))
     caches = tuple(cache._replace(**kept) for cache in blueprint.caches if (kept := narrow(cache.stack, cache.layers))["layers"])
     tied = tuple(w for w in blueprint.weights if w.tied_to in there)
-    return blueprint._replace(weights=(*weights, *tied), ops=ops, caches=caches)
+    return blueprint._replace(weights=(*weights, *tied), ops=tuple(ops), caches=caches)
 
 
 def _beside(weight: Weight, held: list[Chunk]) -> list[int]:
