@@ -278,3 +278,56 @@ def test_a_settled_step_uses_as_much_as_any(recipe: Recipe, layout: Layout) -> N
     # Blocks of a megabyte more than was asked for are not split, so what stood before decides the last thousandths.
     assert [stage.allocated for stage in one] == pytest.approx([stage.allocated for stage in three], rel=5e-3)
     assert all(sum(stage.parts.values()) == stage.allocated == max(stage.peaks.values()) for stage in one)
+
+
+@pytest.mark.parametrize(
+    ("model", "method", "rank"),
+    [
+        ("gpt2", "lora", 64),  # a part of a fused linear
+        ("modernbert-base", "qlora", 64),
+        ("llama3.2-1b", "adapter", 256),
+        ("gpt2", "prefix", 64),
+        ("gpt2", "prompt", 64),
+    ],
+)
+def test_adapters_stand_in_every_layer(model: str, method: str, rank: int) -> None:
+    it, recipe = resolve.as_trained(resolve.model(model)), Recipe(128, method=method, rank=rank)
+    found, counted = reserved(it, recipe, Layout()), training.count(it, recipe)
+    assert counted.peak_bytes <= found.allocated <= found.reserved
+    for part in ("parameters", "optimizer"):
+        assert found.parts[part] == pytest.approx(counted.parts[part], rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("method", "divided"), [("lora", True), ("adapter", True), ("prefix", True), ("ln", False), ("prompt", False)]
+)
+def test_stages_train_what_they_hold(method: str, divided: bool) -> None:
+    """Adapters are divided with their layers; a prompt is the first stage's, and the last norm the last's."""
+    it, recipe = resolve.model("llama3.2-1b").blueprint, Recipe(128, method=method)
+    alone = training.count(it, recipe)
+    stages = plan(it, recipe, Layout(pp=2)).stages
+    gradients = [stage.held.gradients for stage in stages]
+    assert sum(gradients) == alone.gradient_bytes
+    assert (gradients[0] == gradients[1]) == divided
+    sharded = plan(it, recipe, Layout(pp=2, dp=2, zero="fsdp")).fullest.training.parts["gradients"]
+    assert sharded <= 2 * alone.gradient_bytes + MiB  # nothing of the frozen base
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("precision", ["bf16", "amp"])
+@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("attention", ["flash", "eager"])
+@pytest.mark.parametrize("model", ["smollm-135m", "gpt2"])
+def test_what_runs_again_is_not_kept(model: str, attention: str, method: str, precision: str, compiled: bool) -> None:
+    recipe = Recipe(256, 2, precision, method=method, attention=attention, compile=compiled)
+    it = resolve.model(model).blueprint
+    full, selective, none = (
+        training.count(it, recipe._replace(recompute=how)).activation_bytes for how in ("full", "selective", "none")
+    )
+    assert full <= selective <= none
+
+
+@pytest.mark.parametrize("recompute", RECOMPUTES)
+def test_frozen_layers_keep_nothing_to_run_again(recompute: str) -> None:
+    it, recipe = resolve.model("pythia-14m").blueprint, Recipe(256, method="head")
+    assert training.count(it, recipe._replace(recompute=recompute)) == training.count(it, recipe)

@@ -45,10 +45,12 @@ def figures(blueprint: Blueprint, recipe: Recipe, found: Parallel, *, named: boo
     from llmcalc.engines.traffic import traffic
 
     fullest = found.fullest
-    held = None
-    if named and follows(recipe, found.layout):
+    layout, held = found.layout, None
+    if layout.gpus == 1:  # ZeRO divides by one
+        layout = layout._replace(zero="fsdp" if layout.level == 3 else "0", shard=0)
+    if named and follows(recipe, layout):
         with suppress(NoAnswer):
-            held = reserved(blueprint, recipe, found.layout).reserved
+            held = reserved(blueprint, recipe, layout).reserved
     sent = traffic(blueprint, recipe, found.layout, fullest.stage) if found.layout.gpus > 1 else []
     return {
         "gpus": found.layout.gpus, "layout": found.layout._asdict(), "stages": [_stage(stage) for stage in found.stages],

@@ -21,12 +21,14 @@ OTHER_NAMES = {f"{role}_proj": role for role in LINEARS}
 
 
 class Added(NamedTuple):
-    """A parameter that a method adds: ``role`` of the weight beside which it stands (empty: of a layer, or of the model)."""
+    """A parameter that a method adds, one in each of ``layers`` (none: outside of them), ``beside`` a linear, an operation or a
+    block."""
 
     name: str
     beside: str
     shape: tuple[Any, ...]
     depth: Any
+    layers: tuple[int, ...]
     copies: Any = ONE
     feeds: bool = False  # of IA3: on the linear's input
 
@@ -106,29 +108,33 @@ def added(blueprint: Blueprint, recipe: Recipe) -> list[Added]:
     found = []
     for linear in targeted(blueprint, recipe.targets):
         first = linear.weights[0]
-        depth, copies = first.depth, first.copies
+        many = first.depth, first.layers, first.copies
         if recipe.method == "ia3":
             feeds = bool({"gate", "up", "down"} & {*linear.roles})
             width = linear.into if feeds else linear.out
-            found.append(Added(f"{linear.name}.ia3", linear.name, (width,), depth, copies, feeds))
+            found.append(Added(f"{linear.name}.ia3", linear.name, (width,), *many, feeds=feeds))
             continue
-        found.append(Added(f"{linear.name}.lora_A", linear.name, (r, linear.into), depth, copies))
-        found.append(Added(f"{linear.name}.lora_B", linear.name, (linear.out, r), depth, copies))
+        found.append(Added(f"{linear.name}.lora_A", linear.name, (r, linear.into), *many))
+        found.append(Added(f"{linear.name}.lora_B", linear.name, (linear.out, r), *many))
         if recipe.method == "dora":
-            found.append(Added(f"{linear.name}.magnitude", linear.name, (linear.out,), depth, copies))
+            found.append(Added(f"{linear.name}.magnitude", linear.name, (linear.out,), *many))
     return found
 
 
 def _virtual(blueprint: Blueprint, method: str, n: Dim) -> list[Added]:
     """Virtual tokens: embeddings (prompt), or keys and values of every layer (prefix), which is the cache they would fill."""
     if method == "prompt":
+        if not any(op.kind == "lookup" and op.reads[0] == "tokens" for op in blueprint.ops):
+            return []  # a pipeline's later stage
         h = Dim(blueprint.stacks[-1].hidden, "h")
         stacks = sum(stack.name not in TOWERS for stack in blueprint.stacks)
-        return [Added("prompt", "prompt", (n, h), Dim(stacks, "stacks"))]
+        return [Added("prompt", "prompt", (n, h), Dim(stacks, "stacks"), ())]
     keys = [cache for cache in blueprint.caches if cache.kind == "kv"]
     if not keys:
         raise NoAnswer(f"{blueprint.name}: prefix tuning needs keys and values to put before others")
-    return [Added(f"{cache.name}.prefix", cache.name.rpartition(".")[0], (n, cache.width), cache.depth) for cache in keys]
+    return [
+        Added(f"{cache.name}.prefix", cache.name.rpartition(".")[0], (n, cache.width), cache.depth, cache.layers) for cache in keys
+    ]
 
 
 def _bottlenecks(blueprint: Blueprint, m: Dim) -> list[Added]:
@@ -138,7 +144,7 @@ def _bottlenecks(blueprint: Blueprint, m: Dim) -> list[Added]:
         if op.kind == "add" and op.name.endswith(("attention_residual", "ffn_residual")) and op.rows in ("token", "encoder_token"):
             h = op.width
             for name, shape in (("down", (m, h)), ("down.bias", (m,)), ("up", (h, m)), ("up.bias", (h,))):
-                found.append(Added(f"{op.name}.{name}", op.name, shape, op.depth))
+                found.append(Added(f"{op.name}.{name}", op.name, shape, op.depth, op.layers))
     return found
 
 

@@ -14,20 +14,24 @@ if TYPE_CHECKING:
 FLASH_STATE, EFFICIENT_STATE, EFFICIENT_ROWS = 24, 16, 32
 
 
-def attention(run: "Forward", op: Op) -> None:
-    """Scores, softmax and weighted sum, as the recipe says; a bias on the scores leaves only the eager way."""
-    eager, values = run.eager, run.values
+def attention(run: "Forward", op: Op) -> int:
+    """Scores, softmax and weighted sum, as the recipe says; a bias on the scores leaves only the eager way.
+
+    Returns the kernel from which on it can run again: after autocast's casts, whose wider inputs would have to be kept.
+    """
+    eager, values, start = run.eager, run.values, len(run.tape.kernels)
     if op.writes == "indexed":
         values[op.writes] = run.read(op)  # which tokens are attended to has no gradient
-        return
+        return start
     q, k, v, biases = _operands(run, op)
     if "position_bias" in values:
         biases.append(values["position_bias"] if not op.cross else _no_bias(run, op))
     out = eager.make(product((run.tokens, op.width)), q.item, "attention output")
     if run.recipe.attention == "eager" or biases:
         values[op.writes] = _written_out(run, op, q, k, v, biases)
-        return
+        return start
     q, k, v = (eager.lowered(t) for t in (q, k, v))
+    start = len(run.tape.kernels)
     out = eager.make(product((run.tokens, op.width)), q.item, "attention output")
     if run.recipe.attention == "flash":
         statistics = eager.make(product((run.batch, op.heads, run.seq)), FP32, "log-sum-exp")
@@ -40,6 +44,7 @@ def attention(run: "Forward", op: Op) -> None:
     kept = (q, k, v, out, statistics, state)
     run.tape.run("attention", [Operand(t, kept, t.size) for t in (q, k, v)], [out], also=[statistics, state], heavy=True)
     values[op.writes] = out
+    return start
 
 
 def _no_bias(run: "Forward", op: Op) -> Tensor:

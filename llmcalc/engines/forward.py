@@ -43,6 +43,7 @@ class Forward:
         self.earlier: tuple[Tensor, Tensor] | None = None
         self.layer: int | None = None
         self.matrix_done: set[str] = set()
+        self.scored: set[int] = set()  # kernels of attention that run again
 
     def run(self, *, whole: bool = True) -> Tape:
         """The whole pass, or that of some layers. Raises NoAnswer for a model without a head to be trained with."""
@@ -114,16 +115,16 @@ class Forward:
         pass, which has to be in memory, and no products (the min-cut partitioner of torch's functorch, its defaults). torchtitan's
         selective checkpointing keeps outputs of attention and of every second product, needed or not unless compiled.
         """
-        recipe, heavy = self.recipe, [kernel for kernel in self.tape.kernels[start:] if kernel.heavy]
-        inputs = [tensor.storage for kernel in heavy for tensor in kernel.keeps if self.tape.made_at[tensor.storage] >= start]
-        if recipe.recompute != "none":
-            inputs = []
+        recipe, made = self.recipe, self.tape.made_at
+        heavy = [kernel for kernel in self.tape.kernels[start:] if kernel.heavy]
+        inputs = [s for s in (t.storage for k in heavy for t in k.keeps) if made[s] >= start and made[s] not in self.scored]
+        heavy = [kernel for kernel in heavy if made[kernel.outputs[0].storage] not in self.scored]
         if recipe.recompute == "full":
-            heavy = []
+            heavy, inputs = [], []
         elif recipe.recompute == "op":
             products = [kernel for kernel in heavy if kernel.transposed]
-            heavy = [kernel for kernel in heavy if not kernel.transposed or products.index(kernel) % 2 == 0]
-        elif not recipe.compile or recipe.recompute != "none":
+            heavy, inputs = [kernel for kernel in heavy if not kernel.transposed or products.index(kernel) % 2 == 0], []
+        elif not recipe.compile:
             return
         saved = list(dict.fromkeys(inputs + [tensor.storage for kernel in heavy for tensor in kernel.outputs]))
         if recipe.compile:
@@ -273,10 +274,11 @@ class Forward:
         self.values[op.writes] = joined
 
     def _attention(self, op: Op) -> None:
-        start = len(self.tape.kernels)
-        attend.attention(self, op)
+        start = attend.attention(self, op)
         if self.recipe.recompute == "selective":
-            self.tape.checkpoint(start)
+            self.scored |= set(range(start, len(self.tape.kernels)))
+            if not self.recipe.compile:
+                self.tape.checkpoint(start)
 
     def _activation(self, op: Op) -> None:
         self.values[op.writes] = self.eager.activation(self.read(op), op.form[0] if op.form else "silu")

@@ -16,13 +16,15 @@ GATHER, REDUCE, COPY = "gather", "reduce", "copy"
 class Unit:
     """Parameters that are gathered together: a layer, or the root, which is what stands outside of layers.
 
-    ``whole`` are bytes of each gathered tensor, ``parts`` of each of the rank's, ``moments`` of each optimizer state.
+    ``whole`` are bytes of each gathered tensor, ``parts`` of each of the rank's, ``moments`` of each optimizer state; ``learns`` is
+    how many bytes of the whole are trained.
     """
 
     def __init__(self) -> None:
         self.whole: list[int] = []
         self.parts: list[int] = []
         self.moments: list[int] = []
+        self.learns = 0
 
 
 def units_of(shares: list[Share], recipe: Recipe, layout: Layout) -> dict[str, Unit]:
@@ -32,11 +34,12 @@ def units_of(shares: list[Share], recipe: Recipe, layout: Layout) -> dict[str, U
         item = ITEMS[layout.shard_dtype] if layout.shard_dtype and share.item != NF4 else share.item
         one = share.trained._replace(item=int(item) or 1, tensors=1)
         part = cut(share._replace(trained=one), layout) if layout.level == 3 else one
-        for layer in share.layers or ("",):
+        for layer in share.layers or [""] * int(share.trained.tensors):
             unit = found.setdefault(f"{share.trained.name.partition('.')[0]}.{layer}" if share.layers else "", Unit())
             unit.whole.append(int(share.item * int(one.elements)))
             unit.parts.append(int(item * int(part.elements)))
             if share.learns:
+                unit.learns += unit.whole[-1]
                 unit.moments += [int(states([part], recipe).states.value) // 2] * 2
     return found
 

@@ -23,12 +23,14 @@ SKIPPED = ("patch", "image_token", "audio", "pair")
 
 
 class Value(NamedTuple):
-    """An activation: elements per row, and whether tensor parallelism divides it. ``key`` tells tensors apart."""
+    """An activation: elements per row, how many rows it was made with (0: as many as who reads it), and whether tensor
+    parallelism divides it. ``key`` tells tensors apart."""
 
     key: tuple[str, ...]
     width: int
     divided: bool
     activation: bool = False
+    rows: int = 0
 
 
 class Kept:
@@ -39,6 +41,7 @@ class Kept:
         self.weights: dict[str, Weight] = {weight.name: weight for weight in blueprint.weights}
         self.tokens = recipe.micro_batch * recipe.seq // layout.cp
         self.hidden = blueprint.stacks[-1].hidden
+        self.plain_loss = recipe.loss in ("plain", "copied")  # Megatron's own makes no copy of its logits
         self.done: dict[tuple[str, ...], int] = {}
 
     def layer(self, ops: Iterable[Op], recompute: str) -> int:
@@ -63,7 +66,7 @@ class Kept:
         empty gradient of the weight.
         """
         heads = [op for op in ops if op.kind == "matmul" and op.part == "lm_head" and self.weights[op.weight].split == "vocab"]
-        if self.recipe.loss != "plain" or not heads:
+        if not self.plain_loss or not heads:
             return 0
         width = self._out(heads[0])
         logits = self._size(self.tokens, HALF, width, divided=self.layout.vocab_parallel)
@@ -86,7 +89,8 @@ class Kept:
             return values.setdefault(name, Value((name, "entering"), self.hidden if name == "x" else width, divided=False))
 
         def keep(value: Value, op: Op, item: int = HALF) -> None:
-            kept[value.key] = self._size(self._rows(op), item, value.width, divided=value.divided)
+            rows = min(self._rows(op), value.rows or self._rows(op))  # a table of positions is made once for all tokens
+            kept[value.key] = self._size(rows, item, value.width, divided=value.divided)
 
         for op in ops:
             if op.part == "recurrent":
@@ -120,7 +124,7 @@ class Kept:
             elif op.kind == "softcap":
                 keep(Value((op.name,), width, divided), op)
             elif op.kind == "loss":
-                if self.recipe.loss == "plain":
+                if self.plain_loss:
                     keep(first, op, FP32)
             elif op.kind not in ("lookup", "add", "rotary", "dropout", "scale"):
                 raise NoAnswer(f"{self.blueprint.name}: what training keeps of a {op.kind} is not known")
@@ -128,7 +132,7 @@ class Kept:
                 width = first.width
             if op.kind in ("lookup", "add"):
                 divided = False
-            values[op.writes] = Value((op.name,), width, divided, activation)
+            values[op.writes] = Value((op.name,), width, divided, activation, self._rows(op))
         return kept
 
     def _out(self, op: Op) -> int:

@@ -38,6 +38,7 @@ class Planner:
             raise NoAnswer(f"{blueprint.name}: no head, and so no loss to train with")
         self.after = outside(self.blueprint)
         self.total = sum(w.elements for w in self.blueprint.weights if not w.buffer)
+        self.routed = any(w.part == "experts" for w in self.blueprint.weights)
         self.divided: set[tuple[int, ...]] = set()
         self.ranks: dict[tuple[object, ...], list[Rank]] = {}
         self.holdings: dict[tuple[object, ...], Holding] = {}
@@ -53,6 +54,8 @@ class Planner:
         """Every stage's rank. Raises UsageError and NoAnswer as ``training.Step`` does, and for what does not divide."""
         recipe.check()
         layout.check_words(recipe)
+        if layout.ep > 1 and not self.routed:
+            layout = layout._replace(ep=1)  # there is nothing to divide so
         if layout.pp == 1 and layout.schedule != "1f1b":
             layout = layout._replace(schedule="1f1b", chunks=1)  # one stage has no schedule
         degrees = layout.tp, layout.pp, layout.ep, layout.chunks
@@ -70,6 +73,9 @@ class Planner:
         if not eager and recipe.method != "full":
             name = self.blueprint.name
             raise NoAnswer(f"{name}: what {recipe.method} keeps of divided layers is not known; --tp, --pp and --ep 1")
+        if not eager and recipe.precision == "fp32":
+            name = self.blueprint.name
+            raise NoAnswer(f"{name}: what divided layers keep in fp32 is not known so; --zero 0 or fsdp, or another --precision")
         if not eager and (recipe.recompute == "op" or recipe.compile):
             raise NoAnswer(f"{self.blueprint.name}: Megatron's kernels are neither compiled nor recomputed one by one")
         inputs = self._inputs(recipe, layout)
@@ -95,9 +101,11 @@ class Planner:
 
     def _walked(self, recipe: Recipe, layout: Layout) -> Parallel:
         """Every stage's step as torch runs it, with what FSDP gathers and what a rank's narrow layers keep."""
+        trained = sum(int(tensor.count) for tensor in self.whole(recipe).trained())
+        if not trained:
+            raise NoAnswer(f"{self.blueprint.name}: --method {recipe.method} finds nothing to train")
         found, stages = reserved.stages(self.blueprint, recipe, layout, settled=True), []
         inputs = self._inputs(recipe, layout)
-        trained = sum(int(tensor.count) for tensor in self.whole(recipe).trained())
         added = sum(int(extra.elements) for extra in self.whole(recipe).added)
         for index, ((rank, held), one) in enumerate(zip(self._shares(recipe, layout), found, strict=True)):
             flying = self._flights(layout)[index]

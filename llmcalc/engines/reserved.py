@@ -168,6 +168,7 @@ def _stage(
             before.whole += unit.whole
             before.parts += unit.parts
             before.moments += unit.moments
+            before.learns += unit.learns
     rank = Rank(units, recipe, layout, allocator, flat=flat)
     rank.wrap()
     allocator.take("buffers", sum(int(step.parameters.buffer_bytes().value) for step in steps))
@@ -199,7 +200,7 @@ def _stage(
                 allocator.give("waiting")
         if layout.pp > 1 and rank.divided:
             for name in units:
-                rank.reduce(name, sum(units[name].whole))
+                rank.reduce(name, units[name].learns)
                 rank.release(name)
         for size in outputs:
             allocator.take("joined", size * layout.micro_batches)

@@ -50,9 +50,23 @@ def on_rank(blueprint: Blueprint, layout: Layout, held: list[Chunk]) -> Blueprin
             fields = {**narrowed(blueprint, weight, layout), "layers": own, "depth": len(layers)}
             weights.append(weight._replace(**fields))
     there = {weight.name for weight in weights}
-    ops = tuple(op for op in blueprint.ops if not op.weight or named[op.weight].tied_to or op.weight in there)
+
+    done: dict[tuple[str, tuple[int, ...]], dict[str, Any]] = {}
+
+    def narrow(stack: str, layers: tuple[int, ...]) -> dict[str, Any]:
+        if (stack, layers) not in done:
+            own = tuple(at for at in layers if any(at in chunk.layers.get(stack, ()) for chunk in held))
+            done[stack, layers] = {"layers": own, "depth": max(len(own), 1)}
+        return done[stack, layers]
+
+    ops = []
+    for op in blueprint.ops:
+        kept = narrow(op.name.partition(".")[0], op.layers)
+        if kept["layers"] or (not op.layers and any(runs(chunk, op, after) for chunk in held)):
+            ops.append(op._replace(**kept))
+    caches = tuple(cache._replace(**kept) for cache in blueprint.caches if (kept := narrow(cache.stack, cache.layers))["layers"])
     tied = tuple(w for w in blueprint.weights if w.tied_to in there)
-    return blueprint._replace(weights=(*weights, *tied), ops=ops)
+    return blueprint._replace(weights=(*weights, *tied), ops=tuple(ops), caches=caches)
 
 
 def _beside(weight: Weight, held: list[Chunk]) -> list[int]:
@@ -149,13 +163,13 @@ def tensors(parameters: Parameters) -> list[Share]:
         item = NF4 if first.name in parameters.quantised else parameters.item
         tensor = Trained(name, first.part, shape, first.depth, parameters.item)
         found.append(Share(tensor, first.part == "experts", item, first.layers, name in trains))
-    parts = {weight.fused or weight.name: weight for weight in parameters.blueprint.weights}
+    parts = {name: weight for weight in parameters.blueprint.weights for name in (weight.name, weight.fused)}
     for extra in parameters.added:
         shape = extra.shape if extra.copies == 1 else (extra.copies, *extra.shape)
         tensor = Trained(extra.name, "adapter", shape, extra.depth, parameters.recipe.adapter_item)
         beside = parts.get(extra.beside)
-        experts, layers = beside is not None and beside.part == "experts", beside.layers if beside is not None else ()
-        found.append(Share(tensor, experts, parameters.recipe.adapter_item, layers, learns=True))
+        experts = beside is not None and beside.part == "experts"
+        found.append(Share(tensor, experts, parameters.recipe.adapter_item, extra.layers, learns=True))
     return found
 
 

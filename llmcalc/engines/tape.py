@@ -117,7 +117,10 @@ class Tape:
         self.kernels.append(Kernel(label, tuple(operands), made, tuple(kept.values()), needs, scratch, transposed, heavy, pieces))
 
     def checkpoint(self, start: int, also: Sequence[Tensor] = (), saved: Sequence[Storage] = ()) -> None:
-        """Recompute from ``start`` to here in the backward pass, but for ``saved``; what it reads from before it is kept."""
+        """Recompute from ``start`` to here in the backward pass, but for ``saved``; what it reads from before it is kept. Where
+        nothing needs a gradient there is nothing to run again, and nothing is kept."""
+        if not any(kernel.needs_grad for kernel in self.kernels[start:]):
+            return
         captured = dict.fromkeys(t.storage for t in also)
         for kernel in self.kernels[start:]:
             for operand in kernel.operands:

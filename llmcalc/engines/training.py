@@ -67,7 +67,7 @@ class Step:
         self.blueprint, self.recipe, self.seq, self.batch = blueprint, recipe, seq, batch
         self.parameters = Parameters(blueprint, recipe)
         self.trained = self.parameters.trained()
-        if not any(int(tensor.count) for tensor in self.trained):
+        if whole and not any(int(tensor.count) for tensor in self.trained):
             raise NoAnswer(f"{blueprint.name}: --method {recipe.method} finds nothing to train")
         self.optimizer: States = states(self.trained, recipe)
         forward = Forward(blueprint, recipe, self.parameters, seq=seq, batch=batch)
