@@ -17,8 +17,9 @@ def by_law(question: str) -> dict[str, dict[str, Any]]:
 
 
 def exponent(law: str, option: str, key: str) -> float:
-    """The power by which a figure grows over a factor of a thousand."""
-    low, high = (by_law(f"--{option} {value:.0f} --law {law}")[law][key] for value in (1e9, 1e12))
+    """The power by which a figure grows over a factor of a thousand, from small models on."""
+    first = 1e20 if option == "flops" else 1e9
+    low, high = (by_law(f"--{option} {value:.0f} --law {law}")[law][key] for value in (first, 1000 * first))
     return math.log(high / low) / math.log(1000)
 
 
