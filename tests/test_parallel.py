@@ -202,7 +202,7 @@ def test_whole_matrices_and_divided_layers_are_refused() -> None:
     with pytest.raises(UsageError, match="needs whole matrices"):
         plan(blueprint, Recipe(64, optimizer="muon"), Layout(dp=2, zero="1"))
     with pytest.raises(NoAnswer, match="lora"):
-        plan(blueprint, Recipe(64, method="lora"), Layout(tp=2, dp=2, zero="1"))
+        plan(blueprint, Recipe(64, method="lora"), Layout(tp=2, dp=2, zero="3"))
 
 
 S, H, V, ROW = 64, 768, 50257, 2 * 2 * 64 * 768  # a micro-batch of 2 x 64 tokens of GPT-2 in 16 bits

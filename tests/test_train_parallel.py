@@ -148,7 +148,7 @@ def test_one_gpu_fewer_is_too_few(spec: dict[str, Any], room: float, ep: int, ze
         ("gpt2 --tp 5", "--tp 5 does not divide the 12 heads"),
         ("gpt2 --pp 13", "12 layers are too few"),
         ("gpt2 --chunks 2 --pp 2", "--chunks goes with --schedule interleaved"),
-        ("gpt2 --tp 2 --dp 2 --zero 1 --method lora", "what lora keeps of divided layers is not known"),
+        ("gpt2 --tp 2 --dp 2 --zero 3 --method lora", "what lora keeps of divided layers is not known"),
         ("gpt2 --gpus 2 --shard 2", "--shard 2: needs --zero"),
         ("gpt2 --gpus 2 --offload all", "--offload all moves parameters that --zero 3"),
         ("gpt2 --gpus 2 --plot step.svg", "--plot draws a step on one GPU, not on 2"),
@@ -220,7 +220,7 @@ def test_what_has_no_experts_is_not_divided_by_them(run: Run) -> None:
 
 
 def test_divided_layers_in_fp32_are_not_counted_in_16_bits(run: Run) -> None:
-    outcome = run("train", "gpt2", "--tp", "2", "--dp", "2", "--zero", "1", "--precision", "fp32")
+    outcome = run("train", "gpt2", "--tp", "2", "--dp", "2", "--zero", "3", "--precision", "fp32")
     assert (outcome.code, outcome.out) == (2, "")
     assert "--zero 0 or fsdp" in outcome.err
     assert run("train", "gpt2", "--dp", "2", "--zero", "1", "--precision", "fp32").code == 0
@@ -239,3 +239,22 @@ def test_tables_of_positions_are_kept_once(run: Run) -> None:
     alone = run("train", "deberta-v3-small", "--attention", "eager", "--json").results[0]["activation_bytes"]
     stage = run("train", "deberta-v3-small", "--precision", "megatron", "--pp", "2", "--accumulate", "1", "--json").results[0]
     assert stage["activation_bytes"] < 2 * alone
+
+
+@pytest.mark.parametrize(
+    "options", ["--tp 2 --dp 4 --precision amp", "--tp 2 --pp 2 --dp 4 --accumulate 4", "--pp 2 --dp 2 --method lora"]
+)
+def test_zero_changes_no_activations(options: str, run: Run) -> None:
+    """What ranks divide of the states leaves what layers keep as it is; each stage takes less, where no gradients wait."""
+    found = [run("train", "llama3.2-1b", *options.split(), "--zero", zero, "--json").results[0] for zero in ("0", "1", "2", "fsdp")]
+    assert len({result["activation_bytes"] for result in found}) == 1
+    whole, one, two, _ = (result["peak_bytes"] for result in found)
+    assert whole > one >= two
+    dp = found[0]["layout"]["dp"]
+    assert found[1]["optimizer_bytes"] == pytest.approx(found[0]["optimizer_bytes"] / dp, rel=1e-3)
+
+
+def test_other_kernels_are_named(run: Run) -> None:
+    arguments = ["train", "llama3.2-1b", "--tp", "2", "--dp", "2", "--zero"]
+    assert "as Megatron's kernels keep them" in run(*arguments, "3").out
+    assert "as Megatron's kernels keep them" not in run(*arguments, "2").out

@@ -161,6 +161,8 @@ def train(
             notes += o.beyond(m.name, aligned.recipe.seq, m.blueprint) + a.notes(m.name, aligned, spread.layout.gpus)
             if blueprint is not m.blueprint:
                 notes.append(f"{m.name}: with the head of masked language modelling, and no pooler")
+        if named and own.precision != "megatron" and results[-1]["peak_kernel"] == stages.KERNELS:
+            notes.append(f"{m.name}: {train_parallel.SWITCHED}")
         if named and own.autocast and spread.layout.level == 3 and spread.layout.gpus > 1:
             notes.append(f"{m.name}: {train_parallel.COPIES}")
         held = results[-1]["reserved_bytes"]

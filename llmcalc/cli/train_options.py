@@ -56,7 +56,7 @@ Recompute = Annotated[
     typer.Option(
         "--recompute",
         help="Recomputed in backward: nothing; attention's scores; op, all but attention and every second product (torchtitan's "
-        "selective checkpointing); whole layers from their input.",
+        "selective checkpointing, which may keep more than nothing where layers are small); whole layers from their input.",
     ),
 ]
 Seq = Annotated[

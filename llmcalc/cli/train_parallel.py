@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from llmcalc.report.document import Table
 
 
+SWITCHED = (
+    "divided layers are counted as Megatron's kernels keep them, in 16 bits, since this layout is not followed under torch's"
+    " (--precision megatron says so; --zero 0, 1, 2 and fsdp without --ep are)"
+)
 COPIES = (
     "autocast keeps 16-bit copies of all weights through the forward pass; trainers that divide weights have --precision bf16 "
     "--shard-dtype fp32 instead"

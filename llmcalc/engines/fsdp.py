@@ -33,14 +33,15 @@ def units_of(shares: list[Share], recipe: Recipe, layout: Layout) -> dict[str, U
     for share in shares:
         item = ITEMS[layout.shard_dtype] if layout.shard_dtype and share.item != NF4 else share.item
         one = share.trained._replace(item=int(item) or 1, tensors=1)
-        part = cut(share._replace(trained=one), layout) if layout.level == 3 else one
+        stepped = cut(share._replace(trained=one), layout)
+        part = stepped if layout.level == 3 else one
         for layer in share.layers or [""] * int(share.trained.tensors):
             unit = found.setdefault(f"{share.trained.name.partition('.')[0]}.{layer}" if share.layers else "", Unit())
             unit.whole.append(int(share.item * int(one.elements)))
             unit.parts.append(int(item * int(part.elements)))
             if share.learns:
                 unit.learns += unit.whole[-1]
-                unit.moments += [int(states([part], recipe).states.value) // 2] * 2
+                unit.moments += [int(states([stepped], recipe).states.value) // 2] * 2
     return found
 
 
@@ -50,7 +51,9 @@ class Rank:
 
     def __init__(self, units: dict[str, Unit], recipe: Recipe, layout: Layout, allocator: Watched, *, flat: bool) -> None:
         self.units, self.layout, self.allocator, self.flat = units, layout, allocator, flat
-        self.divided = layout.level == 3 and layout.sharers(experts=False) > 1
+        sharers = layout.sharers(experts=False)
+        self.divided = layout.level == 3 and sharers > 1
+        self.parted = sharers if layout.level == 2 else 1  # how many divide gradients of whole weights
         self.item = recipe.computed_item
         self.summed_item = ITEMS[layout.reduce_dtype] if layout.reduce_dtype else self.item
         self.standing: set[str] = set()

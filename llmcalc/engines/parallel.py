@@ -63,8 +63,8 @@ class Planner:
             layout.check_divides(self.blueprint)
             self.divided.add(degrees)
         eager = layout.tp == layout.pp == layout.ep == 1 and (recipe.precision != "megatron" or layout.gpus == 1)
-        divided = not eager or layout.sharers(experts=False) > 1
-        if divided and reserved.follows(recipe, layout) and layout.ep == 1:
+        walked = not eager or (layout.level == 3 and layout.sharers(experts=False) > 1)
+        if walked and reserved.runs(recipe, layout) and layout.ep == 1:
             try:
                 return self._walked(recipe, layout)
             except NoAnswer:

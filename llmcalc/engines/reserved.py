@@ -18,6 +18,7 @@ from llmcalc.engines.shards import tensors
 from llmcalc.engines.training import Step
 from llmcalc.engines.watched import Watched
 from llmcalc.errors import NoAnswer
+from llmcalc.quantity import ceil_div
 
 STEPS = 3
 INT64 = 8
@@ -44,7 +45,9 @@ class _Pass(Replay):
         self.stops = {stop - 1: f"{stack}.{layer}" for stack, layer, _, stop in spans}
         self.order = [f"{stack}.{layer}" for stack, layer, _, _ in spans]
         self.ready: dict[str, list[Gradient]] = {}
-        super().__init__(step.tape, keep_gradients=not step.resident and not rank.divided and step.recipe.optimizer != "lomo")
+        self.resident = step.resident
+        keeps = not step.resident and not rank.divided and rank.parted == 1 and step.recipe.optimizer != "lomo"
+        super().__init__(step.tape, keep_gradients=keeps)
         if not self.piped:
             self._reduce("")
         for thing in self.alive:
@@ -86,6 +89,8 @@ class _Pass(Replay):
         name, _, layer = leaf.partition("@")
         unit = f"{name.partition('.')[0]}.{layer}"
         if not self.rank.divided:
+            if self.rank.parted > 1 and not self.resident and not self.rank.layout.offload:
+                self.rank.keep(("gradient", leaf), ceil_div(grad.size, self.rank.parted))
             super()._finish(leaf, grad)
             if self.keep_gradients:
                 self.rank.made.add(grad)
@@ -104,13 +109,20 @@ class _Pass(Replay):
             self._drop(grad)
 
 
+def runs(recipe: Recipe, layout: Layout) -> bool:
+    """Whether ranks run torch's kernels, and what divides them is followed: not what DeepSpeed gathers in stage 3."""
+    return recipe.precision != "megatron" and layout.zero != "3"
+
+
 def follows(recipe: Recipe, layout: Layout) -> bool:
-    """Whether ranks run torch's kernels and its allocator alone: Megatron's and DeepSpeed's buffers are their own."""
-    return recipe.precision != "megatron" and layout.zero in ("0", "fsdp")
+    """Whether torch's allocator is all there is: DeepSpeed's buffers are its own."""
+    return runs(recipe, layout) and layout.zero in ("0", "fsdp")
 
 
 def reserved(blueprint: Blueprint, recipe: Recipe, layout: Layout, *, flat: bool = False, limit: int = 0) -> Reserved:
-    """The stage of a layout that reserves most; the rest as ``stages``."""
+    """The stage of a layout that reserves most; the rest as ``stages``, and NoAnswer for DeepSpeed."""
+    if not follows(recipe, layout):
+        raise NoAnswer(f"{blueprint.name}: what Megatron and DeepSpeed reserve is not known; --zero 0 or fsdp, another --precision")
     return max(stages(blueprint, recipe, layout, flat=flat, limit=limit), key=lambda one: one.reserved)
 
 
@@ -120,12 +132,12 @@ def stages(
     """A rank of each stage. ``flat``: FSDP1. ``limit``: what a GPU has for torch, 0 for no end. ``settled``: one step, with the
     optimizer's states there from its start, which is all that memory in use asks for.
 
-    Raises as ``training.Step`` and ``local.rank`` do, and NoAnswer for Megatron and DeepSpeed.
+    Raises as ``training.Step`` and ``local.rank`` do, and NoAnswer for Megatron and DeepSpeed's stage 3.
     """
     recipe.check()
     layout.check(blueprint, recipe)
-    if not follows(recipe, layout):
-        raise NoAnswer(f"{blueprint.name}: what Megatron and DeepSpeed reserve is not known; --zero 0 or fsdp, another --precision")
+    if not runs(recipe, layout):
+        raise NoAnswer(f"{blueprint.name}: what Megatron and DeepSpeed's stage 3 run is not followed")
     if layout.pp == 1:
         layout = layout._replace(schedule="1f1b", chunks=1)  # one stage has no schedule
     blueprint = without_formulas(blueprint)
@@ -175,7 +187,7 @@ def _stage(
     if not rank.divided:
         for step in steps:
             if step.resident:
-                allocator.take("gradients", int(step.gradients().value))
+                allocator.take("gradients", ceil_div(int(step.gradients().value), rank.parted))
     for step in steps if layout.pp > 1 else ():
         for size in _links(step) * layout.micro_batches:
             allocator.take("links", size)
