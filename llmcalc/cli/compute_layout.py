@@ -108,4 +108,6 @@ def estimate(
         f"{model.name}: MFU from the layout ({said}): {100 * likely:.1f}%, from {low:.1f} to {high:.1f}%; bound by {step.bound}, "
         f"bubble {100 * step.bubble_share:.1f}%; {batch}; memory is not looked at"
     )
-    return Estimate((speed(step.seconds), speed(step.low), speed(step.high)), step, layout, [told, *notes(card, trainer)[:2]])
+    return Estimate(
+        (speed(step.seconds), speed(step.low), speed(step.high)), step, layout, [told, *notes(card, trainer, layout.gpus)[:-1]]
+    )

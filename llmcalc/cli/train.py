@@ -208,7 +208,7 @@ def train(
         tables += [table for result in results for table in train_parallel.tables(result, unit)]
         for result, time in zip(results, times, strict=True):
             tables += [] if time is None else [train_time.table(time, f"{result['gpus']:,} x {result['gpu']}")]
-        notes += timer.notes(shown=any(times))
+        notes += timer.notes(shown=any(times), gpus=max((result["gpus"] for result in results), default=1))
     if compared and gpu is not None:
         notes.append(train_solve.LONGEST)
     render(Document("train", inputs, results, tables, notes, figures), form, explain=explain, unit=unit)

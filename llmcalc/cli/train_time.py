@@ -76,11 +76,11 @@ class Timer:
             self.why = str(error)
             return None
 
-    def notes(self, *, shown: bool) -> list[str]:
+    def notes(self, *, shown: bool, gpus: int) -> list[str]:
         """Where the time is from, or why there is none."""
         if self.why:
             return [f"no time: {self.why}"]
-        return notes(self.card, self.trainer) if shown and self.card and self.trainer else []
+        return notes(self.card, self.trainer, gpus) if shown and self.card and self.trainer else []
 
 
 def figures(found: StepTime | None) -> dict[str, Any]:
@@ -117,8 +117,8 @@ def table(found: StepTime, where: str) -> Table:
     return Table(title, ("", ">time", ">share, or from, to"), rows)
 
 
-def notes(card: Gpu, trainer: Trainer) -> list[str]:
-    """Where the time is from."""
+def notes(card: Gpu, trainer: Trainer, gpus: int) -> list[str]:
+    """Where the time is from; of links where there is somebody to talk to."""
     e = trainer.efficiency
     said = f"step: efficiencies of {e.name}, fitted on published steps (docs/train-speed.md)"
     if not trainer.measured:
@@ -127,7 +127,7 @@ def notes(card: Gpu, trainer: Trainer) -> list[str]:
     links = (
         f"links: {near:g} GB/s among {domain} GPUs, {far:g} GB/s of a GPU beyond" if domain > 1 else f"links: {far:g} GB/s of a GPU"
     )
-    return [said, links, "MFU of the step: products and attention that run, causal mask"]
+    return [said, *([links] if gpus > 1 else []), "MFU of the step: products and attention that run, causal mask"]
 
 
 def _seconds(value: float) -> str:
