@@ -62,6 +62,8 @@ def run(command: str) -> list[str]:
         check=False,
         stdin=subprocess.DEVNULL,
     )
+    if "Traceback (most recent call last)" in done.stderr:
+        raise RuntimeError(f"{command}\n{done.stderr}")
     lines = (done.stdout + done.stderr).splitlines()
     return [line.rstrip() for line in lines] + ([f"[exit {done.returncode}]"] if done.returncode else [])
 

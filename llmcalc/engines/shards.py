@@ -261,7 +261,7 @@ def _gathered(tensors: list[Share], recipe: Recipe, layout: Layout) -> int:
     if layout.level < 3 or all(ranks == 1 for ranks in _ranks(tensors, layout)):
         return 0
     item = recipe.computed_item
-    summed = ITEMS[layout.reduce_dtype] if layout.reduce_dtype else item
+    summed = _reduced(item, recipe, layout)
     weights: dict[str, int] = {}
     learning: dict[str, int] = {}
     for tensor in tensors:
