@@ -11,10 +11,13 @@ from llmcalc.cli import options as o
 if TYPE_CHECKING:
     from llmcalc.engines.objectives import Aligned, Objective
 
+PANEL = "Preference and RL training"
+
 Name = Annotated[
     Literal["sft", "dpo", "ipo", "kto", "orpo", "simpo", "cpo", "ppo", "grpo", "rloo", "reward", "distill"] | None,
     typer.Option(
         "--objective",
+        rich_help_panel=PANEL,
         help="What is trained for, and so which copies stand beside the model. --micro-batch counts pairs for dpo, ipo, orpo, "
         "simpo, cpo and reward, else sequences.",
         show_default="sft",
@@ -24,39 +27,67 @@ Reference = Annotated[
     bool | None,
     typer.Option(
         "--reference/--no-reference",
+        rich_help_panel=PANEL,
         help="A frozen copy of the model before training; dpo, ipo, kto, ppo and rloo have one, grpo where its beta is not 0. "
         "An adapter needs no copy: it is switched off.",
         show_default=False,
     ),
 ]
-Precomputed = Annotated[bool, typer.Option("--precomputed", help="The reference's log-probabilities come with the data: no copy.")]
+Precomputed = Annotated[
+    bool,
+    typer.Option("--precomputed", rich_help_panel=PANEL, help="The reference's log-probabilities come with the data: no copy."),
+]
 Samples = Annotated[
     int | None,
     typer.Option(
-        "--samples", min=1, max=2**20, metavar="N", help="Responses to a prompt. grpo 8, rloo 2, ppo 1.", show_default=False
+        "--samples",
+        rich_help_panel=PANEL,
+        min=1,
+        max=2**20,
+        metavar="N",
+        help="Responses to a prompt. grpo 8, rloo 2, ppo 1.",
+        show_default=False,
     ),
 ]
 Prompt = Annotated[
-    str | None, typer.Option("--prompt", metavar="TOKENS", help="Of a sampled sequence; half of --seq.", show_default=False)
+    str | None,
+    typer.Option(
+        "--prompt", rich_help_panel=PANEL, metavar="TOKENS", help="Of a sampled sequence; half of --seq.", show_default=False
+    ),
 ]
 Response = Annotated[
-    str | None, typer.Option("--response", metavar="TOKENS", help="Of a sampled sequence; the rest of --seq.", show_default=False)
+    str | None,
+    typer.Option(
+        "--response", rich_help_panel=PANEL, metavar="TOKENS", help="Of a sampled sequence; the rest of --seq.", show_default=False
+    ),
 ]
 Value = Annotated[
     Literal["separate", "head"] | None,
-    typer.Option("--value", help="ppo: a value model of its own, or a head on the policy.", show_default="separate"),
+    typer.Option(
+        "--value", rich_help_panel=PANEL, help="ppo: a value model of its own, or a head on the policy.", show_default="separate"
+    ),
 ]
 RewardModel = Annotated[
     str | None,
-    typer.Option("--reward-model", metavar="MODEL", help="Scores what is sampled; none where rules do.", show_default=False),
+    typer.Option(
+        "--reward-model",
+        rich_help_panel=PANEL,
+        metavar="MODEL",
+        help="Scores what is sampled; none where rules do.",
+        show_default=False,
+    ),
 ]
 Teacher = Annotated[
-    str | None, typer.Option("--teacher", metavar="MODEL", help="distill: whose distribution is learned.", show_default=False)
+    str | None,
+    typer.Option(
+        "--teacher", rich_help_panel=PANEL, metavar="MODEL", help="distill: whose distribution is learned.", show_default=False
+    ),
 ]
 Colocate = Annotated[
     Literal["awake", "asleep"] | None,
     typer.Option(
         "--colocate",
+        rich_help_panel=PANEL,
         help="A runtime on the same GPU samples, with 16-bit weights of its own; asleep, it gives them back for the update.",
         show_default=False,
     ),
@@ -65,6 +96,7 @@ EngineUtilization = Annotated[
     float | None,
     typer.Option(
         "--engine-utilization",
+        rich_help_panel=PANEL,
         min=0.01,
         max=0.99,
         metavar="SHARE",
@@ -75,7 +107,12 @@ EngineUtilization = Annotated[
 ]
 FrozenDtype = Annotated[
     Literal["bf16", "fp32"] | None,
-    typer.Option("--frozen-dtype", help="Type of frozen copies. bf16, or fp32 with --precision fp32.", show_default=False),
+    typer.Option(
+        "--frozen-dtype",
+        rich_help_panel=PANEL,
+        help="Type of frozen copies. bf16, or fp32 with --precision fp32.",
+        show_default=False,
+    ),
 ]
 
 
