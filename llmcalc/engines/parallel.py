@@ -42,7 +42,7 @@ class Planner:
         self.divided: set[tuple[int, ...]] = set()
         self.ranks: dict[tuple[object, ...], list[Rank]] = {}
         self.holdings: dict[tuple[object, ...], Holding] = {}
-        self.shares: dict[tuple[Recipe, tuple[object, ...]], list[tuple[Rank, Held]]] = {}
+        self.shares: dict[tuple[Recipe, tuple[object, ...]], list[tuple[Rank, Held, int]]] = {}
         self.passes: dict[tuple[Recipe, tuple[object, ...]], list[Pass]] = {}
         self.models: dict[Recipe, Parameters] = {}
         self.flights: dict[tuple[object, ...], list[tuple[int, ...]]] = {}
@@ -82,16 +82,19 @@ class Planner:
         ranks = layout.gpus // layout.pp
         shares = self._shares(recipe, layout)
         if eager:
-            ((rank, held),) = shares
+            ((rank, held, _),) = shares
             kept, training = self._eager(recipe, layout, held, inputs)
-            return Parallel(layout, (Stage(0, ranks, rank.layers, (1,), held, kept, 0, inputs, self.total, training),))
+            return Parallel(
+                layout, (Stage(0, ranks, rank.layers, (1,), held, kept, 0, inputs, self.total, training.peak_bytes, training),)
+            )
         fused, stages = recipe.precision == "megatron", []
         flights, passes = self._flights(layout), self._passes(recipe, layout)
-        for index, (rank, held) in enumerate(shares):
+        for index, (rank, held, base) in enumerate(shares):
             flying = flights[index]
             empty = rank.placeholders if fused else 0
             kept = passes[index].standing(flying)
-            stages.append(Stage(index, ranks, rank.layers, flying, held, kept, empty, inputs, self.total))
+            peak = base + empty + inputs + kept.layers + kept.embedding + kept.head + kept.passing
+            stages.append(Stage(index, ranks, rank.layers, flying, held, kept, empty, inputs, self.total, peak))
         return Parallel(layout, tuple(stages))
 
     @staticmethod
@@ -107,7 +110,7 @@ class Planner:
         found, stages = reserved.stages(self.blueprint, recipe, layout, settled=True), []
         inputs = self._inputs(recipe, layout)
         added = sum(int(extra.elements) for extra in self.whole(recipe).added)
-        for index, ((rank, held), one) in enumerate(zip(self._shares(recipe, layout), found, strict=True)):
+        for index, ((rank, held, _), one) in enumerate(zip(self._shares(recipe, layout), found, strict=True)):
             flying = self._flights(layout)[index]
             kept = sum(many * size for many, size in zip(flying, one.kept, strict=True))
             figures = Training(
@@ -117,7 +120,8 @@ class Planner:
             passing = one.parts["temporaries"]
             ranks = layout.gpus // layout.pp
             stages.append(
-                Stage(index, ranks, rank.layers, flying, held, Activations(kept, 0, 0, passing), 0, inputs, self.total, figures)
+                Stage(index, ranks, rank.layers, flying, held, Activations(kept, 0, 0, passing), 0, inputs, self.total,
+                      figures.peak_bytes, figures)
             )  # fmt: skip
         return Parallel(layout, tuple(stages))
 
@@ -128,8 +132,8 @@ class Planner:
             self.models[states] = Parameters(self.blueprint, recipe)
         return self.models[states]
 
-    def _shares(self, recipe: Recipe, layout: Layout) -> list[tuple[Rank, Held]]:
-        """What the ranks of each stage hold: not a question of the tokens, nor of the schedule."""
+    def _shares(self, recipe: Recipe, layout: Layout) -> list[tuple[Rank, Held, int]]:
+        """What the ranks of each stage hold, and the bytes of it all: not a question of the tokens, nor of the schedule."""
         states = self._recipes(recipe)[0]
         key = states, layout.holding
         if key not in self.shares:
@@ -140,7 +144,8 @@ class Planner:
                     if name not in self.holdings:
                         self.holdings[name] = Holding(rank.blueprint, recipe)
                     found[rank.holds] = self.holdings[name].under(layout)
-            self.shares[key] = [(rank, found[rank.holds]) for rank in self._ranks(layout)]
+            sizes = {holds: held.states + held.gathered for holds, held in found.items()}
+            self.shares[key] = [(rank, found[rank.holds], sizes[rank.holds]) for rank in self._ranks(layout)]
         return self.shares[key]
 
     def _recipes(self, recipe: Recipe) -> tuple[Recipe, Recipe]:

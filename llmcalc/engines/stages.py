@@ -1,5 +1,6 @@
 """A pipeline stage of a training step on many GPUs: what one of its ranks holds and keeps, and where its memory peaks."""
 
+from operator import attrgetter
 from typing import NamedTuple
 
 from llmcalc.blueprint.parts import Blueprint
@@ -9,6 +10,7 @@ from llmcalc.engines.training import Training
 from llmcalc.quantity import Quantity
 
 KERNELS = "Megatron's kernels"
+PEAK = attrgetter("peak_bytes")
 SOURCE = "docs/conventions.md, Training on many GPUs"
 
 
@@ -31,7 +33,8 @@ class Stage(NamedTuple):
 
     ``in_flight`` are the micro-batches whose activations stand at once, by chunk of layers. ``placeholders``: where weight
     gradients are added to fp32 ones in the product's own kernel, TransformerEngine gives autograd an empty tensor in their stead,
-    and keeps one of each shape. ``eager`` are the figures where the step was followed kernel by kernel.
+    and keeps one of each shape. ``peak_bytes`` is everything on the GPU at the highest point of the step; ``eager`` are the figures
+    where that was followed kernel by kernel.
     """
 
     stage: int
@@ -43,15 +46,8 @@ class Stage(NamedTuple):
     placeholders: int
     input_bytes: int
     total: int
+    peak_bytes: int
     eager: Training | None = None
-
-    @property
-    def peak_bytes(self) -> int:
-        """Everything on the GPU at the highest point of the step."""
-        if self.eager is not None:
-            return self.eager.peak_bytes
-        kept = self.activations
-        return self.standing + self.held.gathered + kept.layers + kept.embedding + kept.head + kept.passing
 
     @property
     def standing(self) -> int:
@@ -86,7 +82,7 @@ class Parallel(NamedTuple):
     @property
     def fullest(self) -> Stage:
         """The first of those with the highest peak."""
-        return max(self.stages, key=lambda stage: stage.peak_bytes)
+        return max(self.stages, key=PEAK)
 
     @property
     def imbalance(self) -> float:
@@ -116,6 +112,9 @@ class Pass(NamedTuple):
 
     def standing(self, flying: tuple[int, ...]) -> Activations:
         """With so many micro-batches of each chunk at once."""
+        if len(flying) == 1:
+            ((layer, before, after),), (many,) = self.chunks, flying
+            return Activations(many * layer, many * before, many * after, self.passing)
         layers = embedding = head = 0
         for (layer, before, after), many in zip(self.chunks, flying, strict=True):
             layers, embedding, head = layers + many * layer, embedding + many * before, head + many * after

@@ -139,6 +139,7 @@ class Clock:
         self.links = Links(machine, efficiency.link)
         self.alone: dict[tuple[object, ...], list[_Layer]] = {}
         self.layers: dict[tuple[object, ...], list[tuple[float, ...]]] = {}
+        self.stepped: dict[tuple[object, ...], tuple[float, float]] = {}
         self.passed: dict[tuple[object, ...], tuple[float, tuple[float, ...], Counts]] = {}
         self.routed = any(kind.routed for kind in work.kinds)
 
@@ -265,13 +266,16 @@ class Clock:
         """Once a step: gradients summed and parameters gathered, less what a micro-batch hides; the optimizer."""
         if recipe.method != "full":
             return 0.0, 0.0
-        shared = routed = 0.0
-        for at, many in counts:
-            (own, _), (experts, _) = elements_of(self.work.kinds[at], layout)
-            shared, routed = shared + many * own, routed + many * experts
-        sent = self.links.states((shared, routed), recipe, layout)
-        stepped = shared / layout.sharers(experts=False) + routed / layout.sharers(experts=True)
-        moved = stepped * step_bytes(recipe) / (self.machine.bandwidth * self.efficiency.bandwidth)
+        key = counts, layout.holding, recipe.precision, recipe.optimizer
+        if key not in self.stepped:
+            shared = routed = 0.0
+            for at, many in counts:
+                (own, _), (experts, _) = elements_of(self.work.kinds[at], layout)
+                shared, routed = shared + many * own, routed + many * experts
+            elements = shared / layout.sharers(experts=False) + routed / layout.sharers(experts=True)
+            moved = elements * step_bytes(recipe) / (self.machine.bandwidth * self.efficiency.bandwidth)
+            self.stepped[key] = self.links.states((shared, routed), recipe, layout), moved
+        sent, moved = self.stepped[key]
         return sent - min(sent * self.efficiency.hidden, window), moved
 
 
