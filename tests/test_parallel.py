@@ -11,7 +11,7 @@ from llmcalc import resolve
 from llmcalc.blueprint.lower import lower
 from llmcalc.blueprint.parts import Blueprint, StackShape, Weight
 from llmcalc.cli.train_parallel import figures, tables
-from llmcalc.engines import deepspeed, training
+from llmcalc.engines import deepspeed, reserved, training
 from llmcalc.engines.layout import SCHEDULES, ZERO, Layout, chunks, in_flight
 from llmcalc.engines.parallel import Planner, plan
 from llmcalc.engines.recipe import Recipe
@@ -527,3 +527,23 @@ def test_tables() -> None:
     for stage in result["stages"]:
         states = sum(stage[f"{name}_bytes"] for name in ("parameter", "gradient", "optimizer", "buffer", "gathered", "input"))
         assert stage["peak_bytes"] == states + sum(stage[f"{name}_bytes"] for name in ("placeholder", "activation", "passing"))
+
+
+@pytest.mark.parametrize("zero", ["0", "1", "2"])
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "lomo"])
+@pytest.mark.parametrize("accumulate", [1, 4])
+@pytest.mark.parametrize(("offload", "reduce_dtype"), [("", ""), ("", "fp32"), ("optimizer", "")])
+def test_a_rank_that_is_followed_is_one_gpu_that_holds_a_part(
+    zero: str, optimizer: str, accumulate: int, offload: str, reduce_dtype: str
+) -> None:
+    """Two ways to the same figures: an allocator asked by every kernel, and a step on one GPU less what is divided."""
+    blueprint = resolve.model("llama3.2-1b").blueprint
+    recipe = Recipe(128, optimizer=optimizer, accumulate=accumulate)
+    layout = Layout(dp=4, zero=zero, micro_batches=accumulate, offload=offload, reduce_dtype=reduce_dtype)
+    (found,) = reserved.stages(blueprint, recipe, layout, settled=True)
+    alone = plan(blueprint, recipe, layout).fullest.training.peaks
+    # ZeRO-2's parts are made in the backward pass, and on one GPU said to stand all along.
+    made = zero == "2" and accumulate == 1
+    for phase in ("step",) if made else training.PHASES:
+        assert found.peaks[phase] == pytest.approx(alone[phase], rel=0.005)
+    assert all(found.peaks[phase] <= 1.005 * alone[phase] for phase in training.PHASES)

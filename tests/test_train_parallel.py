@@ -222,7 +222,7 @@ def test_what_has_no_experts_is_not_divided_by_them(run: Run) -> None:
 def test_divided_layers_in_fp32_are_not_counted_in_16_bits(run: Run) -> None:
     outcome = run("train", "gpt2", "--tp", "2", "--dp", "2", "--zero", "3", "--precision", "fp32")
     assert (outcome.code, outcome.out) == (2, "")
-    assert "--zero 0 or fsdp" in outcome.err
+    assert "--zero 0, 1, 2 or fsdp" in outcome.err
     assert run("train", "gpt2", "--dp", "2", "--zero", "1", "--precision", "fp32").code == 0
 
 
@@ -258,3 +258,9 @@ def test_other_kernels_are_named(run: Run) -> None:
     arguments = ["train", "llama3.2-1b", "--tp", "2", "--dp", "2", "--zero"]
     assert "as Megatron's kernels keep them" in run(*arguments, "3").out
     assert "as Megatron's kernels keep them" not in run(*arguments, "2").out
+
+
+@pytest.mark.parametrize("options", ["--tp 2 --dp 2 --zero 1", "--pp 2", "--dp 2 --zero fsdp"])
+def test_states_stand_in_the_optimizers_step(options: str, run: Run) -> None:
+    result = run("train", "gpt2", *options.split(), "--json").results[0]
+    assert result["peak_bytes"] > result["step_peak_bytes"] > result["parameter_bytes"] + result["optimizer_bytes"]

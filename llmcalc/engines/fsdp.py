@@ -9,6 +9,7 @@ from llmcalc.engines.optimizers import states
 from llmcalc.engines.recipe import ITEMS, Recipe
 from llmcalc.engines.shards import NF4, Share, cut
 from llmcalc.engines.watched import Watched
+from llmcalc.quantity import ceil_div
 
 GATHER, REDUCE, COPY = "gather", "reduce", "copy"
 
@@ -55,6 +56,7 @@ class Rank:
         self.divided = layout.level == 3 and sharers > 1
         self.parted = sharers if layout.level == 2 else 1  # how many divide gradients of whole weights
         self.item = recipe.computed_item
+        self.own_item = recipe.adapter_item if recipe.adapts else recipe.base_item  # of gradients of whole weights
         self.summed_item = ITEMS[layout.reduce_dtype] if layout.reduce_dtype else self.item
         self.standing: set[str] = set()
         self.ahead: dict[str, object] = {}
@@ -124,6 +126,11 @@ class Rank:
         if not self.layout.offload:
             self.keep(("gradient", name), size // self.layout.sharers(experts=False), REDUCE)
 
+    def part_of(self, size: int) -> int:
+        """What a rank holds of so many bytes of gradients of whole weights, in the type that they are held in."""
+        reduced = self.layout.reduce_dtype
+        return int(ceil_div(size // self.own_item * ITEMS[reduced] if reduced else size, self.parted))
+
     def keep(self, thing: object, size: int, stream: str = "") -> None:
         """A gradient that stands until the optimizer's step, or what is added to it."""
         if thing in self.made:
@@ -143,8 +150,11 @@ class Rank:
     def step(self, *, foreach: bool) -> None:
         """The optimizer's step, and what stood until then goes."""
         allocator = self.allocator
+        for thing in self.made if self.layout.offload else ():
+            allocator.give(thing)
         allocator.phase = "step"
         self.settle()
+        allocator.mark()
         if foreach and not self.layout.offload:
             for unit in self.units.values():
                 for size in unit.moments[::2]:

@@ -1,8 +1,8 @@
 """A training step on many GPUs: what each pipeline stage's ranks hold, which of them decides, and where the memory goes.
 
-Model states are exact (``shards``). Activations are Megatron's (``kept``) where a layer or the depth is divided, or the recipe is
-Megatron's; else torch's eager mode is followed kernel by kernel, as on one GPU. How many micro-batches stand at once is the
-schedule's.
+Model states are exact (``shards``). Torch's eager mode is followed kernel by kernel: as on one GPU where layers are whole, else on
+each stage's rank (``reserved``). Activations are Megatron's (``kept``) where the recipe is, and where layers are divided in a way
+that is not followed. How many micro-batches stand at once is the schedule's.
 """
 
 from collections import Counter
@@ -75,7 +75,9 @@ class Planner:
             raise NoAnswer(f"{name}: what {recipe.method} keeps of divided layers is not known; --tp, --pp and --ep 1")
         if not eager and recipe.precision == "fp32":
             name = self.blueprint.name
-            raise NoAnswer(f"{name}: what divided layers keep in fp32 is not known so; --zero 0 or fsdp, or another --precision")
+            raise NoAnswer(
+                f"{name}: what divided layers keep in fp32 is not known so; --zero 0, 1, 2 or fsdp, or another --precision"
+            )
         if not eager and (recipe.recompute == "op" or recipe.compile):
             raise NoAnswer(f"{self.blueprint.name}: Megatron's kernels are neither compiled nor recomputed one by one")
         inputs = self._inputs(recipe, layout)

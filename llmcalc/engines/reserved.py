@@ -18,7 +18,6 @@ from llmcalc.engines.shards import tensors
 from llmcalc.engines.training import Step
 from llmcalc.engines.watched import Watched
 from llmcalc.errors import NoAnswer
-from llmcalc.quantity import ceil_div
 
 STEPS = 3
 INT64 = 8
@@ -45,9 +44,9 @@ class _Pass(Replay):
         self.stops = {stop - 1: f"{stack}.{layer}" for stack, layer, _, stop in spans}
         self.order = [f"{stack}.{layer}" for stack, layer, _, _ in spans]
         self.ready: dict[str, list[Gradient]] = {}
-        self.resident = step.resident
-        keeps = not step.resident and not rank.divided and rank.parted == 1 and step.recipe.optimizer != "lomo"
-        super().__init__(step.tape, keep_gradients=keeps)
+        keeps = not step.resident and not rank.divided and step.recipe.optimizer != "lomo"
+        self.parts_stay = keeps and rank.parted > 1 and not rank.layout.offload
+        super().__init__(step.tape, keep_gradients=keeps and rank.parted == 1)
         if not self.piped:
             self._reduce("")
         for thing in self.alive:
@@ -89,8 +88,8 @@ class _Pass(Replay):
         name, _, layer = leaf.partition("@")
         unit = f"{name.partition('.')[0]}.{layer}"
         if not self.rank.divided:
-            if self.rank.parted > 1 and not self.resident and not self.rank.layout.offload:
-                self.rank.keep(("gradient", leaf), ceil_div(grad.size, self.rank.parted))
+            if self.parts_stay:
+                self.rank.keep(("gradient", leaf), self.rank.part_of(grad.size))
             super()._finish(leaf, grad)
             if self.keep_gradients:
                 self.rank.made.add(grad)
@@ -184,10 +183,10 @@ def _stage(
     rank = Rank(units, recipe, layout, allocator, flat=flat)
     rank.wrap()
     allocator.take("buffers", sum(int(step.parameters.buffer_bytes().value) for step in steps))
-    if not rank.divided:
+    if not rank.divided and not layout.offload:
         for step in steps:
             if step.resident:
-                allocator.take("gradients", ceil_div(int(step.gradients().value), rank.parted))
+                allocator.take("gradients", rank.part_of(int(step.gradients().value)))
     for step in steps if layout.pp > 1 else ():
         for size in _links(step) * layout.micro_batches:
             allocator.take("links", size)

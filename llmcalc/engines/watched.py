@@ -31,9 +31,13 @@ class Watched(Allocator):
         before, highest = self.allocated, self.peak
         super().take(thing, size, stream)
         self.now[self._part(thing)] += self.allocated - before
-        self.peaks[self.phase] = max(self.peaks[self.phase], self.allocated)
+        self.mark()
         if self.peak > highest:
             self.parts = dict(self.now)
+
+    def mark(self) -> None:
+        """What stands as a phase begins is of the phase, even where nothing is taken in it."""
+        self.peaks[self.phase] = max(self.peaks[self.phase], self.allocated)
 
     def leave(self, thing: object) -> None:
         """As the allocator does."""
