@@ -11,15 +11,6 @@ from llmcalc.cli import options as o
 if TYPE_CHECKING:
     from llmcalc.cli.fit_rows import Question
 
-Gpus = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--gpu",
-        metavar="NAME",
-        help="GPU (llmcalc gpus), or auto for this machine's; may be given several times.",
-        show_default=False,
-    ),
-]
 Number = Annotated[int | None, typer.Option("--gpus", min=1, max=4096, metavar="N", help="How many of them.", show_default="1")]
 Reserve = Annotated[
     str | None,
@@ -93,7 +84,7 @@ Eager = Annotated[bool, typer.Option("--enforce-eager", help="vLLM: no CUDA grap
 def fit(
     models: o.Models = None,
     family: o.Family = None,
-    gpu: Gpus = None,
+    gpu: o.Gpus = None,
     gpus: Number = None,
     quant: o.Quant = None,
     dtype: o.Dtype = None,

@@ -45,6 +45,15 @@ KvDtype = Annotated[
     Literal["fp32", "bf16", "fp16", "fp8", "int8", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "int4"],
     typer.Option("--kv-dtype", help="Element type of the KV cache."),
 ]
+Gpus = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--gpu",
+        metavar="NAME",
+        help="GPU (llmcalc gpus), or auto for this machine's; may be given several times.",
+        show_default=False,
+    ),
+]
 Quant = Annotated[
     str | None,
     typer.Option("--quant", metavar="NAME", help="Quantisation (llmcalc quants); as published unless said.", show_default=False),

@@ -8,15 +8,6 @@ import typer
 
 from llmcalc.cli import options as o
 
-Gpus = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--gpu",
-        metavar="NAME",
-        help="GPU (llmcalc gpus), or auto for this machine's; may be given several times.",
-        show_default=False,
-    ),
-]
 Count = Annotated[
     int | None, typer.Option("--gpus", min=1, max=4096, metavar="N", help="How many of them; --tp unless said.", show_default=False)
 ]
@@ -65,7 +56,7 @@ DraftTokens = Annotated[int, typer.Option("--draft-tokens", min=1, max=1024, met
 def speed(
     models: o.Models = None,
     family: o.Family = None,
-    gpu: Gpus = None,
+    gpu: o.Gpus = None,
     gpus: Count = None,
     tp: Tensor = None,
     quant: o.Quant = None,

@@ -11,7 +11,7 @@ from llmcalc.engines import attend, losses, routing
 from llmcalc.engines.eager import HALF, INT64, Eager
 from llmcalc.engines.fused import Fused
 from llmcalc.engines.parameters import Parameters
-from llmcalc.engines.recipe import Recipe
+from llmcalc.engines.recipe import Recipe, check_loss
 from llmcalc.engines.tape import Operand, Storage, Tape, Tensor
 from llmcalc.engines.tuning import Tuning
 from llmcalc.errors import NoAnswer
@@ -47,8 +47,8 @@ class Forward:
 
     def run(self, *, whole: bool = True) -> Tape:
         """The whole pass, or that of some layers. Raises NoAnswer for a model without a head to be trained with."""
-        if whole and not any(op.kind == "loss" for op in self.blueprint.ops):
-            raise NoAnswer(f"{self.blueprint.name}: no head, and so no loss to train with")
+        if whole:
+            check_loss(self.blueprint)
         for stack in self.blueprint.stacks:
             own = [op for op in self.blueprint.ops if op.name.partition(".")[0] == stack.name and op.rows not in NOT_TEXT]
             if own:

@@ -9,17 +9,16 @@ from collections import Counter
 
 from llmcalc.blueprint.parts import Blueprint, Op, without_formulas
 from llmcalc.engines import reserved
+from llmcalc.engines.eager import INT64
 from llmcalc.engines.kept import HALF, Kept
 from llmcalc.engines.layout import Chunk, Layout, chunks, in_flight, outside, runs
 from llmcalc.engines.parameters import Parameters
-from llmcalc.engines.recipe import Recipe
+from llmcalc.engines.recipe import Recipe, check_loss
 from llmcalc.engines.replay import Moment, Replay
 from llmcalc.engines.shards import Held, Holding, on_rank
 from llmcalc.engines.stages import Activations, Parallel, Pass, Rank, Stage
 from llmcalc.engines.training import PHASES, Step, Training
 from llmcalc.errors import NoAnswer
-
-INT64 = 8
 
 
 class Planner:
@@ -34,8 +33,7 @@ class Planner:
 
     def __init__(self, blueprint: Blueprint) -> None:
         self.blueprint = without_formulas(blueprint)
-        if not any(op.kind == "loss" for op in blueprint.ops):
-            raise NoAnswer(f"{blueprint.name}: no head, and so no loss to train with")
+        check_loss(blueprint)
         self.after = outside(self.blueprint)
         self.total = sum(w.elements for w in self.blueprint.weights if not w.buffer)
         self.routed = any(w.part == "experts" for w in self.blueprint.weights)

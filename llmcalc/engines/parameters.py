@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 from llmcalc.blueprint.parts import Blueprint, Weight, product
 from llmcalc.engines import adapters
 from llmcalc.engines.adapters import Added
+from llmcalc.engines.eager import INT64
 from llmcalc.engines.recipe import Recipe
 from llmcalc.engines.tape import Storage, Tensor
 from llmcalc.quantity import Quantity, ceil_div
 
 NF4_BLOCK, NF4_GROUP, NF4_BOOKS = 64, 256, 1092
-INT64 = 8
 
 
 class Trained(NamedTuple):

@@ -2,7 +2,8 @@
 
 from typing import NamedTuple
 
-from llmcalc.errors import UsageError
+from llmcalc.blueprint.parts import Blueprint
+from llmcalc.errors import NoAnswer, UsageError
 
 ITEMS = {"fp32": 4, "bf16": 2}
 PRECISIONS = ("fp32", "bf16", "amp", "megatron")
@@ -11,6 +12,12 @@ PROMPTS = ("prompt", "prefix")
 RECOMPUTES = ("none", "selective", "op", "full")
 LOSSES = ("plain", "copied", "compiled", "chunked", "fused")
 METHODS = ("full", *ADAPTERS, *PROMPTS, "ln", "bitfit", "head")
+
+
+def check_loss(blueprint: Blueprint) -> None:
+    """Raises NoAnswer for a model that nothing is learned from."""
+    if not any(op.kind == "loss" for op in blueprint.ops):
+        raise NoAnswer(f"{blueprint.name}: no head, and so no loss to train with")
 
 
 class Recipe(NamedTuple):

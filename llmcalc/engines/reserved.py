@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from llmcalc.blueprint.parts import Blueprint, without_formulas
 from llmcalc.engines import local
+from llmcalc.engines.eager import INT64
 from llmcalc.engines.fsdp import Rank, Unit, units_of
 from llmcalc.engines.layout import Layout, chunks, in_flight
 from llmcalc.engines.recipe import Recipe
@@ -20,7 +21,6 @@ from llmcalc.engines.watched import Watched
 from llmcalc.errors import NoAnswer
 
 STEPS = 3
-INT64 = 8
 
 
 class Reserved(NamedTuple):

@@ -13,7 +13,7 @@ from llmcalc.engines import flops
 from llmcalc.engines.kept import SKIPPED
 from llmcalc.engines.layout import Chunk, Layout, chunks, outside, spread
 from llmcalc.engines.ranks import split_of
-from llmcalc.errors import NoAnswer
+from llmcalc.engines.recipe import check_loss
 
 # Elements that a kernel reads and writes for one that it makes; products and attention are counted by their FLOPs. Of a score in
 # eager attention: written, softmax, dropout, read. Of a logit: cast to fp32, exponentials, sums.
@@ -68,8 +68,7 @@ class StepWork:
     def __init__(self, blueprint: Blueprint, seq: int) -> None:
         self.blueprint, self.seq = without_formulas(blueprint), seq
         blueprint = self.blueprint
-        if not any(op.kind == "loss" for op in blueprint.ops):
-            raise NoAnswer(f"{blueprint.name}: no head, and so no loss to train with")
+        check_loss(blueprint)
         self.weights = {weight.name: weight for weight in blueprint.weights}
         self.after = outside(blueprint)
         self.kinds: list[Kind] = []

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from llmcalc.blueprint.parts import Blueprint, product, without_formulas
+from llmcalc.engines.eager import INT64
 from llmcalc.engines.forward import Forward
 from llmcalc.engines.optimizers import States, states
 from llmcalc.engines.parameters import Parameters, Trained
@@ -19,7 +20,6 @@ from llmcalc.engines.tape import Storage
 from llmcalc.errors import NoAnswer
 from llmcalc.quantity import Dim, Quantity
 
-INT64 = 8
 PHASES = ("forward", "backward", "step")
 # Gathered: whole layers of weights that many GPUs divide.
 PARTS = ("parameters", "buffers", "inputs", "optimizer", "gradients", "gathered", "activations", "temporaries")
